@@ -1,0 +1,1 @@
+"""Sparse autoencoders for knowledge unlearning, on SAELens."""

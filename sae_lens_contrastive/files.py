@@ -1,0 +1,81 @@
+"""Files that appear whole or not at all, and checked reading."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sae_lens_contrastive.errors import UserError
+
+
+def write_bytes_atomic(path: Path | str, content: bytes) -> Path:
+    """Write `content` to a temporary neighbour, flush it to disk and rename it over `path`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes the file private to the owner; a result is as readable as any other new file.
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def write_json(path: Path | str, value: Any) -> Path:
+    """Write strict, indented JSON atomically; numbers that are not finite become null."""
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return write_bytes_atomic(path, (text + "\n").encode())
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file; `UserError` if it is missing, empty or not JSON."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"No file at {path}. Give the path of an existing JSON file.") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is not a readable JSON file: {error}. Delete it or write it anew.") from None
+
+
+def read_jsonl(path: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, record) of a `.jsonl` or `.jsonl.gz` file; `UserError` names the file and the line."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"No file at {path}. Give the path of a .jsonl or .jsonl.gz file.")
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise UserError(f"{path}, line {number}: expected a JSON object, got {type(record).__name__}.")
+                yield number, record
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {number}: not JSON ({error.msg}). Each line holds one object.") from None
+    except (OSError, UnicodeDecodeError, EOFError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
