@@ -1,0 +1,98 @@
+"""Strict configurations from YAML: unknown keys are errors, and every error names the key, the value and the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sae_lens_contrastive.errors import ConfigError, UserError, unknown_choice
+
+
+class StrictModel(BaseModel):
+    """Base of all run configurations: frozen, unknown keys forbidden, field docstrings as help texts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+T_CONFIG = TypeVar("T_CONFIG", bound=StrictModel)
+
+
+def load_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML mapping; `UserError` if the file is missing, empty or something else."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"No file at {path}. Give the path of a YAML configuration; examples are in configs/.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold a mapping of keys to values, got {type(content).__name__}.")
+    return content
+
+
+def merge(base: Mapping[str, Any], *layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge mappings from left to right: nested mappings merge, everything else is replaced."""
+    merged = dict(base)
+    for layer in layers:
+        for key, value in layer.items():
+            both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+            merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """Turn `a.b=value` assignments into a nested mapping; values are read as YAML.
+
+    Raises `ConfigError` for an assignment without `=` or with an empty key.
+    """
+    overrides: dict[str, Any] = {}
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        parts = key.strip().split(".")
+        if not separator or not all(parts):
+            raise ConfigError(f"--set takes key=value, got {assignment!r}. Example: --set training.lr=0.001")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {assignment!r}: the value is not valid YAML. Quote it.") from None
+        nested: Any = value
+        for part in reversed(parts):
+            nested = {part: nested}
+        overrides = merge(overrides, nested)
+    return overrides
+
+
+def parse_config(config_class: type[T_CONFIG], values: Mapping[str, Any], source: str) -> T_CONFIG:
+    """Build a configuration; `ConfigError` lists every wrong key with its value and what is allowed."""
+    try:
+        return config_class.model_validate(dict(values))
+    except ValidationError as error:
+        problems = [_problem(config_class, details) for details in error.errors()]
+        raise ConfigError(f"{source}: " + " ".join(problems)) from None
+
+
+def _problem(config_class: type[StrictModel], details: Any) -> str:
+    location = ".".join(str(part) for part in details["loc"])
+    if details["type"] == "extra_forbidden":
+        return str(unknown_choice("key", location, _keys_beside(config_class, details["loc"])))
+    if details["type"] == "missing":
+        return f"The key {location!r} is missing."
+    if details["type"] == "value_error":
+        return f"{location + ': ' if location else ''}{details['ctx']['error']}"
+    return f"{location}: {details['msg']}, got {details['input']!r}."
+
+
+def _keys_beside(config_class: type[StrictModel], location: Iterable[int | str]) -> list[str]:
+    prefix, current = "", config_class
+    for part in list(location)[:-1]:
+        field = current.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, StrictModel)):
+            break
+        prefix, current = f"{prefix}{part}.", annotation
+    return [prefix + name for name in current.model_fields]

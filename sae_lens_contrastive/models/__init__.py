@@ -1,0 +1,11 @@
+"""Models by name, and the model in two halves around a hook."""
+
+from sae_lens_contrastive.models.bridge import HookedBridge as HookedBridge
+from sae_lens_contrastive.models.bridge import check_hook as check_hook
+from sae_lens_contrastive.models.embedded import SMOLLM2 as SMOLLM2
+from sae_lens_contrastive.models.embedded import TINY_GEMMA_2 as TINY_GEMMA_2
+from sae_lens_contrastive.models.loading import check_device as check_device
+from sae_lens_contrastive.models.loading import check_model_name as check_model_name
+from sae_lens_contrastive.models.loading import load_model as load_model
+from sae_lens_contrastive.models.residual import ModelAboveHook as ModelAboveHook
+from sae_lens_contrastive.models.residual import residual_at_hook as residual_at_hook

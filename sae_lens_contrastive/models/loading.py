@@ -1,0 +1,102 @@
+"""A hooked model with its tokenizer, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from sae_lens.constants import DTYPE_MAP
+from transformer_lens.loading_from_pretrained import get_official_model_name, make_model_alias_map
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from sae_lens_contrastive.errors import UserError, unknown_choice
+from sae_lens_contrastive.models.bridge import HookedBridge
+from sae_lens_contrastive.models.embedded import EMBEDDED_MODELS, embedded_model_folder
+
+
+def load_model(name: str, *, device: str = "cpu", dtype: str = "float32", **from_pretrained_kwargs: Any) -> HookedBridge:
+    """Load a model by name as a TransformerBridge with its tokenizer; `model.cfg.model_name` is the given name.
+
+    `name` is a TransformerLens name or alias (`google/gemma-2-2b`, `gemma-2-2b-it`, ...), a local Hugging Face folder,
+    or an embedded model (`smollm2-135m-instruct`, `tiny-random-gemma-2`). Hooks have TransformerLens' names:
+    `blocks.L.hook_resid_post` works for all of them. `from_pretrained_kwargs` go to transformers.
+
+    Raises `UserError` for an unknown name, dtype or device, a folder without a model, or a hub that cannot be reached.
+    """
+    check_model_name(name)
+    torch_dtype = DTYPE_MAP.get(dtype)
+    if torch_dtype is None:
+        raise unknown_choice("dtype", dtype, ("float32", "bfloat16", "float16"))
+    check_device(device)
+    source = _source(name)
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            hf_model = AutoModelForCausalLM.from_pretrained(source, dtype=torch_dtype, **from_pretrained_kwargs)
+    except (OSError, ValueError) as error:
+        raise UserError(_loading_failed(name, source, error)) from error
+    bridge = HookedBridge.from_hf_model(hf_model.to(device), tokenizer, source, device)
+    bridge.cfg.model_name = name
+    bridge.requires_grad_(False)
+    return bridge
+
+
+def check_model_name(name: str) -> None:
+    """Raise `UserError` for a name that is no embedded model, folder or TransformerLens name; loads nothing."""
+    if name in EMBEDDED_MODELS or Path(name, "config.json").is_file() or name.lower() in make_model_alias_map():
+        return
+    if Path(name).is_dir():
+        raise UserError(f"{name} is a folder without config.json. Give a folder saved by `model.save_pretrained`.")
+    raise unknown_choice(
+        "model",
+        name,
+        (*EMBEDDED_MODELS, "google/gemma-2-2b", "google/gemma-2-2b-it"),
+        fix="Any other TransformerLens name and any local Hugging Face folder work too.",
+    )
+
+
+def check_device(device: str) -> None:
+    """Raise `UserError` for a device that is malformed or absent."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise unknown_choice("device", device, ("cpu", "cuda", "cuda:N", "mps")) from None
+    absent = (kind == "cuda" and not torch.cuda.is_available()) or (
+        kind == "mps" and not torch.backends.mps.is_available()
+    )
+    if absent:
+        raise UserError(f"Device {device!r} is not available on this machine. Use device: cpu.")
+
+
+class quiet_transformers:  # noqa: N801 - used as a context manager, like contextlib.suppress
+    """Hide transformers' own loading bars for the duration of a block; ours tell the same."""
+
+    def __enter__(self) -> None:
+        self.was_enabled = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.disable_progress_bar()
+
+    def __exit__(self, *_exception: object) -> None:
+        if self.was_enabled:
+            transformers_logging.enable_progress_bar()
+
+
+def _source(name: str) -> str:
+    if name in EMBEDDED_MODELS:
+        with quiet_transformers():
+            return str(embedded_model_folder(name))
+    if Path(name).is_dir():
+        return name
+    return get_official_model_name(name)
+
+
+def _loading_failed(name: str, source: str, error: Exception) -> str:
+    if Path(source).is_dir():
+        return f"The folder {source} does not hold a loadable model and tokenizer: {error}"
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"The model {name!r} could not be fetched from the Hugging Face hub: {reason} "
+        "Check the network, and for gated models such as Gemma accept the licence and run `hf auth login`; "
+        "or give a local folder, or the embedded model 'smollm2-135m-instruct', which needs no hub."
+    )
