@@ -1,0 +1,44 @@
+"""Output folders: each belongs to one resolved configuration, so nothing is overwritten and everything resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sae_lens_contrastive.errors import UserError
+from sae_lens_contrastive.files import read_json, write_json
+
+RUN_FILE = "run.json"
+
+
+def claim_folder(folder: Path | str, kind: str, config: Mapping[str, Any]) -> Path:
+    """Make `folder` the home of one run, or come back to it.
+
+    The resolved configuration is written to `run.json`. Raises `UserError`, and changes nothing, if the folder holds a
+    run with another configuration or files of something else.
+    """
+    folder = Path(folder)
+    wanted = {"kind": kind, "config": dict(config)}
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file. Give a folder with --out.")
+    if (folder / RUN_FILE).is_file():
+        present = read_json(folder / RUN_FILE)
+        if present != wanted:
+            raise UserError(
+                f"{folder} holds another run ({_difference(present, wanted)}). Give another folder with --out, "
+                "or delete this one."
+            )
+        return folder
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty and holds no {RUN_FILE}. Give a new or empty folder with --out.")
+    write_json(folder / RUN_FILE, wanted)
+    return folder
+
+
+def _difference(present: Any, wanted: Any, path: str = "") -> str:
+    if isinstance(present, dict) and isinstance(wanted, dict):
+        for key in sorted({*present, *wanted}):
+            if present.get(key) != wanted.get(key):
+                return _difference(present.get(key), wanted.get(key), f"{path}.{key}" if path else str(key))
+    return f"{path} is {present!r} there and {wanted!r} here"
