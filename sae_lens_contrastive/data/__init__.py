@@ -1,1 +1,1 @@
-
+"""Questions, corpora, the embedded world-facts benchmark and activation streams."""

