@@ -83,8 +83,7 @@ class Zero:
 
 
 def check_editable(sae: Any, name: str = "The SAE") -> None:
-    """Raise `UserError` unless the SAE decodes residual-stream tokens one by one, as a sum of decoder
-    rows."""
+    """Raise `UserError` unless the SAE decodes residual-stream tokens one by one, as sums of decoder rows."""
     architecture = sae.cfg.architecture()
     for kind, reason in _NOT_LINEAR_AT_ONE_TOKEN.items():
         if kind in architecture:

@@ -1,0 +1,108 @@
+"""The result of an evaluation, as it is saved."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sae_lens_contrastive.config import StrictModel
+
+CauseOfZero = Literal["no_features", "no_effect", "retain_gate", "unknown_questions"]
+
+
+class SettingResult(StrictModel):
+    """One setting on the known `select` questions."""
+
+    retain_threshold: float
+    """Features that fire on this share of retain tokens or more were dropped."""
+    n_features: int
+    """Number of features asked for."""
+    multiplier: float
+    """Clamped features were set to minus this; 0 if the intervention has no multiplier."""
+    n_surviving: int
+    """Features below the threshold that fire on forget text."""
+    n_selected: int
+    """Features edited: the smaller of the two numbers above."""
+    forget_accuracy: float
+    """Share of the known forget questions still answered right."""
+    retain_accuracy: float
+    """Share of the known retain questions still answered right, all domains pooled."""
+
+
+class HeldOut(StrictModel):
+    """The known `held_out` questions at the setting chosen on the `select` questions."""
+
+    forget_accuracy: float
+    """Share of the known forget questions still answered right."""
+    chance: float
+    """Mean of 1 / number of options over the same questions."""
+    forgetting: float
+    """min(1, (1 - forget_accuracy) / (1 - chance)): 0 is unchanged, 1 is chance or below."""
+    retain_accuracy: float
+    """Share of the known retain questions still answered right, all domains pooled."""
+    ci95: tuple[float, float]
+    """95 % bootstrap interval of `forget_accuracy`, over entities."""
+
+
+class KnownCounts(StrictModel):
+    """Questions that the unedited model answers right under every phrasing, of those put to it."""
+
+    forget_select: tuple[int, int]
+    """Known and put: forget questions, `select`."""
+    forget_held_out: tuple[int, int]
+    """Known and put: forget questions, `held_out`."""
+    retain_select: tuple[int, int]
+    """Known and put: retain questions, `select`."""
+    retain_held_out: tuple[int, int]
+    """Known and put: retain questions, `held_out`."""
+
+
+class Provenance(StrictModel):
+    """What a result depends on; a saved result is used again only if all of it agrees."""
+
+    sae_sha256: str
+    """Weights and configuration of the SAE."""
+    spec_sha256: str
+    """Specification, questions and corpora."""
+    versions: dict[str, str]
+    """Versions of the packages that compute the result."""
+
+
+class UnlearningResult(StrictModel):
+    """One SAE evaluated.
+
+    Where no setting is chosen, `held_out` describes the unedited model: accuracy 1 on what it knows,
+    forgetting 0.
+    """
+
+    name: str
+    """Name of the SAE among those evaluated together."""
+    variant: str
+    """Named set of loss terms, trackers and surgeries it was trained with."""
+    seed: int
+    """Seed it was trained with."""
+    forget_domain: str
+    """What was to be forgotten."""
+    unlearning_score: float
+    """1 - the lowest forget accuracy over settings that keep retain accuracy at the gate; 0 if there is
+    none."""
+    held_out: HeldOut
+    """The chosen setting on questions that had no part in the choice."""
+    cause_of_zero: CauseOfZero | None
+    """Why the score is 0; None if it is not."""
+    seconds: float
+    """Time spent on this SAE alone; what SAEs of one hook share is not in it."""
+    below_chance: bool
+    """Whether held-out forget accuracy is below chance: the model is made to answer wrongly, not to
+    forget."""
+    setting: SettingResult | None
+    """The setting chosen on the `select` questions."""
+    features: list[int]
+    """Features edited at that setting."""
+    retain_accuracy_by_domain: dict[str, float]
+    """Held-out retain accuracy of each domain at that setting."""
+    known: KnownCounts
+    """How many questions the unedited model knows."""
+    frontier: list[SettingResult]
+    """Every setting tried."""
+    provenance: Provenance
+    """What the result depends on."""
