@@ -32,7 +32,7 @@ class HookedBridge(SAETransformerBridge):
         bridge.eval()
         return bridge  # pyright: ignore[reportReturnType]
 
-    def run_with_cache(self, *args: Any, names_filter: Any = None, **kwargs: Any) -> tuple[Any, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def run_with_cache(self, *args: Any, names_filter: Any = None, **kwargs: Any) -> tuple[Any, Any]:
         """Run the model and cache activations under the names that were asked for, aliases included."""
         asked = [names_filter] if isinstance(names_filter, str) else names_filter
         if not isinstance(asked, list):
@@ -42,7 +42,7 @@ class HookedBridge(SAETransformerBridge):
         named = {name: cache[hook] for name, hook in canonical.items() if hook in cache}
         return output, ActivationCache(named, self) if isinstance(cache, ActivationCache) else named
 
-    def run_with_hooks(self, *args: Any, fwd_hooks: Any = (), bwd_hooks: Any = (), **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def run_with_hooks(self, *args: Any, fwd_hooks: Any = (), bwd_hooks: Any = (), **kwargs: Any) -> Any:
         """Run the model with temporary hooks, aliases included."""
         return super().run_with_hooks(
             *args,

@@ -73,7 +73,7 @@ def _build_smollm2(folder: Path) -> None:
     quantised = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF_FILE, dtype=torch.float32)
     config = quantised.config
     # transformers refuses to save a model that still says it is quantised.
-    del config.quantization_config
+    delattr(config, "quantization_config")
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(quantised.state_dict())
     model.save_pretrained(folder)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from sae_lens.constants import DTYPE_MAP
 from transformer_lens.loading_from_pretrained import get_official_model_name, make_model_alias_map
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from sae_lens_contrastive.errors import UserError, unknown_choice
@@ -36,12 +36,12 @@ def load_model(
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(source)
-            hf_model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            hf_model: Any = AutoModelForCausalLM.from_pretrained(
                 source, dtype=torch_dtype, **from_pretrained_kwargs
             )
     except (OSError, ValueError) as error:
         raise UserError(_loading_failed(name, source, error)) from error
-    bridge = HookedBridge.from_hf_model(hf_model.to(torch.device(device)), tokenizer, source, device)
+    bridge = HookedBridge.from_hf_model(hf_model.to(device), tokenizer, source, device)
     bridge.cfg.model_name = name
     bridge.requires_grad_(False)
     return bridge

@@ -1,0 +1,184 @@
+"""The command `sae-lens-contrastive`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from sae_lens_contrastive.errors import UserError
+
+_DESCRIPTION = "Train sparse autoencoders for knowledge unlearning, and measure what a model forgets and what it keeps."
+_EXAMPLES = """\
+examples:
+  sae-lens-contrastive demo --out runs/demo
+      everything on the embedded model: train a baseline and a contrastive SAE, evaluate both, draw the figures
+  sae-lens-contrastive train configs/targets/smollm2.yaml configs/variants/contrastive.yaml --set seed=1 --out runs/mine
+      a run is a target (model, hook, corpora) and a variant (loss terms); each variant gets its folder under --out
+  sae-lens-contrastive eval evals/world_facts_smollm2.yaml --sae runs/mine/contrastive/sae --out runs/mine-eval
+      clamp the forget features of an SAE and score multiple-choice questions
+  sae-lens-contrastive report runs/demo
+      table and figures from what is saved; runs no model
+
+exit codes: 0 done, 2 something in the input must change (the message says what), 130 interrupted (run again to go on)
+"""
+_RAW = argparse.RawDescriptionHelpFormatter
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    options = _parser().parse_args(arguments)
+    # The host's advice on large tokenised datasets; the texts of a run here are tokenised once and cached.
+    warnings.filterwarnings("ignore", message=r"Dataset is not tokenized|The training dataset contains fewer samples")
+    try:
+        options.run(options)
+    except UserError as error:
+        print(f"sae-lens-contrastive: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nsae-lens-contrastive: interrupted. Run the same command again to go on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sae-lens-contrastive", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=_RAW
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_train(commands)
+    _add_eval(commands)
+    _add_report(commands)
+    return parser
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="train and evaluate two SAEs on the embedded model",
+        description="Train a baseline and a contrastive SAE on SmolLM2-135M-Instruct, make it forget countries, and "
+        "show what it forgot and kept. Needs no network and no GPU. Run again, it goes on where it stopped.",
+    )
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for the results (default: runs/demo)")
+    demo.set_defaults(run=_demo)
+
+
+def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from sae_lens_contrastive.training.run_config import RunConfig, TrainingOptions
+
+    train = commands.add_parser(
+        "train",
+        help="train variants on a target",
+        description="Train one SAE for each variant. Target, variant and --set are merged in this order.",
+        epilog="\n\n".join(("keys of a run:", _fields(RunConfig), "keys of training:", _fields(TrainingOptions))),
+        formatter_class=_RAW,
+    )
+    train.add_argument("target", metavar="TARGET.yaml", help="model, hook, corpora, SAE and optimiser")
+    train.add_argument("variants", metavar="VARIANT.yaml", nargs="+", help="what this variant changes: loss terms, ...")
+    train.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key, such as seed=1")
+    train.add_argument("--out", type=Path, required=True, help="folder for the runs, one folder a variant")
+    train.set_defaults(run=_train)
+
+
+def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from sae_lens_contrastive.unlearning import EvalSpec
+
+    evaluate = commands.add_parser(
+        "eval",
+        help="measure what SAEs make a model forget and keep",
+        description="Select forget features on text, clamp them, choose the setting on one half of the questions and "
+        "report the other half. Give any number of SAEs.",
+        epilog="\n\n".join(("keys of a specification:", _fields(EvalSpec))),
+        formatter_class=_RAW,
+    )
+    evaluate.add_argument("spec", metavar="SPEC.yaml", help="questions, corpora and settings")
+    evaluate.add_argument("--sae", metavar="DIR", type=Path, action="append", default=[], help="folder of a saved SAE")
+    evaluate.add_argument("--release", metavar="R", action="append", default=[], help="SAELens release, with --sae-id")
+    evaluate.add_argument("--sae-id", metavar="I", action="append", default=[], help="SAE within the release before it")
+    evaluate.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key of the spec")
+    evaluate.add_argument("--out", type=Path, required=True, help="folder for the results")
+    evaluate.set_defaults(run=_eval)
+
+
+def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    report = commands.add_parser(
+        "report", help="table and figures from saved results", description="Draw what is saved below a folder."
+    )
+    report.add_argument("folder", metavar="DIR", type=Path, help="the --out folder of a demo, train or eval run")
+    report.set_defaults(run=_report)
+
+
+def _fields(config_class: type) -> str:
+    lines = []
+    for name, field in config_class.model_fields.items():  # pyright: ignore[reportAttributeAccessIssue]
+        default = "" if field.is_required() else f" (default: {field.get_default(call_default_factory=True)!r})"
+        lines.append(f"  {name}{default}\n      {' '.join((field.description or '').split())}")
+    return "\n".join(lines)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from sae_lens_contrastive.demo import run_demo
+
+    run_demo(options.out)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from sae_lens_contrastive.config import parse_overrides
+    from sae_lens_contrastive.training import load_summary, resolve_runs, train_runs
+
+    runs = resolve_runs(options.target, options.variants, parse_overrides(options.set))
+    for folder in train_runs(runs, options.out):
+        summary = load_summary(folder)
+        print(
+            f"{folder / 'sae'}: explained variance {summary['explained_variance']:.3f}, l0 {summary['l0']:.1f}, "
+            f"{summary['dead_features']} dead features, {summary['train_seconds']:.0f} s"
+        )
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from sae_lens_contrastive.config import load_yaml, merge, parse_config, parse_overrides
+    from sae_lens_contrastive.report import results_table
+    from sae_lens_contrastive.runs import claim_folder
+    from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest, evaluate_saes
+
+    if len(options.release) != len(options.sae_id):
+        raise UserError(f"{len(options.release)} --release and {len(options.sae_id)} --sae-id: give them in pairs.")
+    if not options.sae and not options.release:
+        raise UserError("Give at least one SAE: --sae DIR, or --release R --sae-id I.")
+    values = merge(load_yaml(options.spec), parse_overrides(options.set))
+    spec = parse_config(EvalSpec, values, source=options.spec)
+    saes = {
+        **{_sae_name(path): SaeUnderTest(variant=_sae_name(path), path=path) for path in options.sae},
+        **{
+            f"{release}_{sae_id}".replace("/", "_"): SaeUnderTest(variant=sae_id, release=release, sae_id=sae_id)
+            for release, sae_id in zip(options.release, options.sae_id, strict=True)
+        },
+    }
+    if len(saes) < len(options.sae) + len(options.release):
+        raise UserError("Two of the SAEs have the same name. Evaluate them into different folders.")
+    claim_folder(options.out, "eval", {"spec": spec.model_dump(mode="json")})
+    results = evaluate_saes(spec, saes, options.out)
+    print(results_table([result.model_dump(mode="json") for result in results]))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from sae_lens_contrastive.report import load_results, results_table, write_figures
+
+    results = load_results(options.folder)
+    if results.rows:
+        print(results_table(results.rows))
+    for figure in write_figures(results, options.folder):
+        print(figure)
+
+
+def _sae_name(path: Path) -> str:
+    """Name of an SAE folder; the folder `sae` of a training run takes the name of the run."""
+    path = path.resolve()
+    return path.parent.name if path.name == "sae" else path.name
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""The whole path on the embedded model: train two SAEs, clamp the forget features, see what was forgotten."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from sae_lens_contrastive.config import load_yaml, parse_config
+from sae_lens_contrastive.files import write_json
+from sae_lens_contrastive.models import load_model
+from sae_lens_contrastive.packaged import packaged_file
+from sae_lens_contrastive.report import load_results, results_table, write_figures
+from sae_lens_contrastive.report.results import RESULTS_FILE
+from sae_lens_contrastive.runs import claim_folder
+from sae_lens_contrastive.training import load_summary, resolve_runs, train_runs
+from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest, evaluate_saes
+
+TARGET = "configs/targets/smollm2.yaml"
+VARIANTS = ("configs/variants/baseline.yaml", "configs/variants/contrastive.yaml")
+SPEC = "evals/world_facts_smollm2.yaml"
+_SUMMARY_KEYS = ("d_sae", "explained_variance", "l0", "dead_features", "train_seconds")
+
+
+def run_demo(out: Path | str, model: Any = None) -> list[dict[str, Any]]:
+    """Run the demo into `out` and return the rows of its `results.json`.
+
+    Finished parts are kept, so a second call continues where the first ended. Raises `UserError` if `out` holds
+    another run or the embedded model is not installed.
+    """
+    start = time.perf_counter()
+    out = Path(out)
+    runs = resolve_runs(packaged_file(TARGET), [packaged_file(variant) for variant in VARIANTS])
+    spec = parse_config(EvalSpec, load_yaml(packaged_file(SPEC)), SPEC)
+    config = {"runs": [run.model_dump(mode="json") for run in runs], "spec": spec.model_dump(mode="json")}
+    claim_folder(out, "demo", config)
+    model = model or load_model(runs[0].model, dtype=runs[0].dtype, device=runs[0].device)
+    folders = train_runs(runs, out / "train", model)
+    saes = {
+        run.variant: SaeUnderTest(variant=run.variant, seed=run.seed, path=folder / "sae")
+        for run, folder in zip(runs, folders, strict=True)
+    }
+    results = evaluate_saes(spec, saes, out / "eval", model)
+    rows = [
+        {**result.model_dump(mode="json"), **{key: load_summary(folder)[key] for key in _SUMMARY_KEYS}}
+        for result, folder in zip(results, folders, strict=True)
+    ]
+    write_json(out / RESULTS_FILE, rows)
+    figures = write_figures(load_results(out), out)
+    print(f"\nForgetting {spec.forget_domain}, keeping {', '.join(results[0].retain_accuracy_by_domain)}\n")
+    print(results_table(rows))
+    print(f"\n{time.perf_counter() - start:.0f} s. Results: {out / RESULTS_FILE}")
+    print(f"Figures: {', '.join(str(figure) for figure in figures)}")
+    print(f"SAEs, loadable with SAE.load_from_disk: {', '.join(str(folder / 'sae') for folder in folders)}")
+    return rows

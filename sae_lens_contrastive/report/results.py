@@ -1,0 +1,56 @@
+"""Saved results of training and evaluation, found in a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sae_lens_contrastive.errors import UserError
+from sae_lens_contrastive.files import read_json
+
+RESULTS_FILE = "results.json"
+HISTORY_FILE = "history.json"
+
+
+@dataclass(frozen=True)
+class SavedResults:
+    """What a folder of runs holds."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """Evaluation results, one for each SAE."""
+    histories: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    """Training history of each variant."""
+
+
+def load_results(folder: Path | str) -> SavedResults:
+    """Read `results.json` and every `history.json` below a folder.
+
+    Raises `UserError` if the folder is missing, holds neither, or a file in it is damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"No folder at {folder}. Give the --out folder of a demo, train or eval run.")
+    rows = _rows(folder / RESULTS_FILE) if (folder / RESULTS_FILE).is_file() else []
+    # Checkpoints carry a history of their own, of the same run.
+    paths = [path for path in sorted(folder.rglob(HISTORY_FILE)) if "checkpoints" not in path.parts]
+    histories = {path.parent.name: _records(path) for path in paths}
+    if not rows and not histories:
+        raise UserError(
+            f"{folder} holds neither {RESULTS_FILE} nor a {HISTORY_FILE}. Give the --out folder of a finished run."
+        )
+    return SavedResults(rows, histories)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    rows = read_json(path)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "unlearning_score" in row for row in rows):
+        raise UserError(f"{path} is not a list of evaluation results. Run the evaluation again.")
+    return rows
+
+
+def _records(path: Path) -> list[dict[str, float]]:
+    records = read_json(path)
+    if not isinstance(records, list) or not all(isinstance(record, dict) and "step" in record for record in records):
+        raise UserError(f"{path} is not a training history. Run the training again.")
+    return records
