@@ -45,6 +45,8 @@ class ContrastiveObjectiveConfig(TrainingSAEConfig):
         self._check_sizes()
         terms = build_loss_terms(self.loss_terms)
         grouping = self.grouping_options()
+        if (terms or grouping) and getattr(self, "use_sparse_activations", False):
+            raise ConfigError("loss_terms and grouping need dense activations. Set use_sparse_activations: false.")
         reserved = set(self.host_coefficients()) & set(terms)
         if reserved:
             raise ConfigError(f"loss_terms: {sorted(reserved)[0]!r} is a coefficient of the host architecture already.")
@@ -137,7 +139,7 @@ class ContrastiveObjective(TrainingSAE[Any]):
         context = LossContext(
             sae_in=step_input.sae_in,
             sae_out=sae_out,
-            feature_acts=feature_acts.to_dense() if feature_acts.is_sparse else feature_acts,
+            feature_acts=feature_acts,
             hidden_pre=hidden_pre,
             W_dec=self.W_dec,
             domains=step_input.batch_context.domains,

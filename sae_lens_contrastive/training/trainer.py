@@ -116,7 +116,7 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
     def _update_groups(self, feature_acts: Tensor) -> None:
         if self.correlation_tracker is None or self.grouping is None:
             return
-        self.correlation_tracker.update(feature_acts.to_dense() if feature_acts.is_sparse else feature_acts)
+        self.correlation_tracker.update(feature_acts)
         if (self.n_training_steps + 1) % self.grouping.every_n_steps == 0:
             correlation = self.correlation_tracker.compute()
             if correlation is not None:

@@ -1,0 +1,108 @@
+"""The contrastive objective on SAELens' own classes."""
+
+import json
+
+import pytest
+import torch
+from sae_lens import SAE, StandardSAE, StandardTrainingSAE, StandardTrainingSAEConfig, TopKSAE, TrainingSAE
+from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
+from sae_lens.saes.sae import TrainStepInput
+
+from sae_lens_contrastive import (
+    ConfigError,
+    ContrastiveStandardTrainingSAE,
+    ContrastiveStandardTrainingSAEConfig,
+    ContrastiveTopKTrainingSAE,
+    ContrastiveTopKTrainingSAEConfig,
+)
+from sae_lens_contrastive.losses import FORGET, RETAIN
+from sae_lens_contrastive.saes import BatchContext
+
+SIZES = {"d_in": 8, "d_sae": 24}
+TERMS = {"forget_margin": {"coefficient": 0.5, "n_features": 2, "warm_up_steps": 10}}
+ARCHITECTURES = [
+    (ContrastiveStandardTrainingSAE, ContrastiveStandardTrainingSAEConfig, StandardTrainingSAE,
+     StandardTrainingSAEConfig, StandardSAE, {"l1_coefficient": 0.3}),
+    (ContrastiveTopKTrainingSAE, ContrastiveTopKTrainingSAEConfig, TopKTrainingSAE,
+     TopKTrainingSAEConfig, TopKSAE, {"k": 4}),
+]  # fmt: skip
+each_architecture = pytest.mark.parametrize(
+    ("ours", "our_config", "host", "host_config", "inference", "options"), ARCHITECTURES, ids=["standard", "topk"]
+)
+
+
+def step_input(x, coefficients):
+    return TrainStepInput(
+        sae_in=x, coefficients=coefficients, dead_neuron_mask=None, n_training_steps=0, is_logging_step=False
+    )
+
+
+@each_architecture
+def test_without_terms_the_loss_is_the_hosts(ours, our_config, host, host_config, inference, options):
+    torch.manual_seed(0)
+    stock = host(host_config(**SIZES, **options))
+    mine = ours(our_config(**SIZES, **options))
+    mine.load_state_dict(stock.state_dict())
+    x = torch.randn(16, 8)
+    expected = stock.training_forward_pass(step_input(x, {"l1": 0.3}))
+    found = mine.training_forward_pass(step_input(x, {"l1": 0.3}))
+    assert found.losses.keys() == expected.losses.keys()
+    assert torch.equal(found.loss, expected.loss)
+    assert mine.get_coefficients() == stock.get_coefficients()
+
+
+@each_architecture
+def test_a_term_adds_coefficient_times_value(ours, our_config, host, host_config, inference, options):
+    torch.manual_seed(0)
+    sae = ours(our_config(**SIZES, **options, loss_terms=TERMS))
+    x = torch.randn(16, 8)
+    sae.batch_context = BatchContext(domains=torch.tensor([FORGET] * 8 + [RETAIN] * 8))
+    off = sae.training_forward_pass(step_input(x, {"l1": 0.3, "forget_margin": 0.0}))
+    on = sae.training_forward_pass(step_input(x, {"l1": 0.3, "forget_margin": 0.25}))
+    hidden_pre = on.hidden_pre
+    value = torch.relu(hidden_pre[8:, :2]).sum(1).mean() + torch.relu(1 - hidden_pre[:8, :2].amax(1)).mean()
+    assert on.losses["forget_margin_loss"].item() == pytest.approx(0.25 * value.item(), rel=1e-5)
+    assert (on.loss - off.loss).item() == pytest.approx(0.25 * value.item(), rel=1e-4)
+    assert tuple(sae.get_coefficients()["forget_margin"]) == (0.5, 10)
+
+
+@each_architecture
+def test_it_is_saved_as_a_stock_sae(ours, our_config, host, host_config, inference, options, tmp_path):
+    torch.manual_seed(0)
+    sae = ours(our_config(**SIZES, **options, loss_terms=TERMS))
+    sae.W_dec.data *= torch.rand(24, 1) + 0.5
+    x = torch.randn(16, 8)
+    expected_acts, expected_out = sae.encode(x), sae(x)
+    sae.save_inference_model(tmp_path)
+    loaded = SAE.load_from_disk(tmp_path)
+    assert type(loaded) is inference
+    torch.testing.assert_close(loaded.encode(x), expected_acts)
+    torch.testing.assert_close(loaded(x), expected_out)
+    details = json.loads((tmp_path / "cfg.json").read_text())["metadata"]["training_architecture_details"]
+    assert details["loss_terms"] == TERMS
+
+
+@each_architecture
+def test_a_checkpoint_comes_back_as_a_training_sae(ours, our_config, host, host_config, inference, options, tmp_path):
+    sae = ours(our_config(**SIZES, **options, loss_terms=TERMS, grouping={"percentile": 80.0}))
+    sae.save_model(tmp_path)
+    loaded = TrainingSAE.load_from_disk(tmp_path)
+    assert type(loaded) is ours
+    assert loaded.cfg.loss_terms == TERMS
+    assert loaded.cfg.grouping == {"percentile": 80.0}
+    assert torch.equal(loaded.W_enc, sae.W_enc)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss_terms": {"group_contrastive": {"coefficient": 0.1}}}, "has no grouping"),
+        ({"grouping": {"percentil": 3.0}}, "Did you mean 'percentile'"),
+        ({"use_sparse_activations": True, "grouping": {}}, "Set use_sparse_activations: false"),
+        ({"d_sae": 0}, "d_sae is 0"),
+        ({"k": 25}, r"from 1 to d_sae \(24\)"),
+    ],
+)
+def test_wrong_configurations_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        ContrastiveTopKTrainingSAEConfig(**{**SIZES, "k": 4, **options})

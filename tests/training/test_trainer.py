@@ -1,0 +1,133 @@
+"""The trainer: labels and groups reach the terms, the host's loop stays the host's, checkpoints continue."""
+
+import pytest
+import torch
+from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
+from sae_lens.config import SAETrainerConfig
+from sae_lens.training.sae_trainer import SAETrainer
+
+from sae_lens_contrastive import ConfigError, ContrastiveTopKTrainingSAE, ContrastiveTopKTrainingSAEConfig
+from sae_lens_contrastive.losses import FORGET, RETAIN
+from sae_lens_contrastive.training import ContrastiveSAETrainer
+
+D_IN, D_SAE, BATCH = 8, 24, 32
+MARGIN = {"forget_margin": {"coefficient": 1.0, "n_features": 2, "margin": 2.0, "warm_up_steps": 4}}
+
+
+class Stream:
+    """Forget tokens lie along the first input direction, retain tokens along the second."""
+
+    def __init__(self, seed=0):
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        x = 0.1 * torch.randn(BATCH, D_IN, generator=self.generator)
+        x[: BATCH // 2, 0] += 2
+        x[BATCH // 2 :, 1] += 2
+        return x
+
+
+DOMAINS = torch.tensor([FORGET] * (BATCH // 2) + [RETAIN] * (BATCH // 2))
+
+
+def trainer_config(steps=20, **kwargs):
+    return SAETrainerConfig(total_training_samples=steps * BATCH, train_batch_size_samples=BATCH, lr=1e-2, lr_end=1e-3, **kwargs)
+
+
+def make_sae(seed=0, **kwargs):
+    torch.manual_seed(seed)
+    return ContrastiveTopKTrainingSAE(ContrastiveTopKTrainingSAEConfig(d_in=D_IN, d_sae=D_SAE, k=4, **kwargs))
+
+
+def test_without_terms_training_is_the_hosts_bit_for_bit():
+    torch.manual_seed(0)
+    stock = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=D_IN, d_sae=D_SAE, k=4))
+    SAETrainer(trainer_config(), stock, Stream()).fit()
+    mine = make_sae()
+    ContrastiveSAETrainer(trainer_config(), mine, Stream(), DOMAINS).fit()
+    for name, parameter in stock.named_parameters():
+        assert torch.equal(parameter, dict(mine.named_parameters())[name]), name
+
+
+def test_the_forget_margin_separates_planted_domains():
+    sae = make_sae(loss_terms=MARGIN)
+    ContrastiveSAETrainer(trainer_config(150), sae, Stream(), DOMAINS).fit()
+    acts = sae.encode(next(Stream(seed=9)))[:, :2]
+    assert (acts[: BATCH // 2].amax(1) > 1).all()
+    assert (acts[BATCH // 2 :] > 0).float().mean() < 0.05
+
+
+def test_the_coefficient_warms_up_under_the_name_of_the_term():
+    trainer = ContrastiveSAETrainer(trainer_config(), make_sae(loss_terms=MARGIN), Stream(), DOMAINS)
+    seen = []
+    for _ in range(6):
+        seen.append(trainer.get_coefficients()["forget_margin"])
+        trainer.step(next(trainer.data_provider))
+        trainer.n_training_steps += 1
+    assert seen == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0, 1.0])
+
+
+def test_a_term_on_labels_needs_labels():
+    with pytest.raises(ConfigError, match="no forget and retain corpus is given"):
+        ContrastiveSAETrainer(trainer_config(), make_sae(loss_terms=MARGIN), Stream())
+
+
+def test_groups_are_formed_on_schedule_and_reach_the_term():
+    sae = make_sae(
+        loss_terms={"group_contrastive": {"coefficient": 0.1}},
+        grouping={"every_n_steps": 5, "percentile": 50.0, "window_tokens": 160},
+    )
+    trainer = ContrastiveSAETrainer(trainer_config(), sae, Stream(), DOMAINS, history_every_n_steps=1)
+    for step in range(7):
+        output = trainer.step(next(trainer.data_provider))
+        trainer.n_training_steps += 1
+        assert (trainer.feature_groups is not None) == (step >= 4)
+        assert (output.losses["group_contrastive_loss"] > 0) == (step >= 5)
+    assert trainer.feature_groups is not None
+    assert trainer.history[-1]["n_groups"] == len(trainer.feature_groups.groups) > 0
+    assert trainer.history[-1]["correlation_threshold"] == pytest.approx(trainer.feature_groups.threshold)
+
+
+def test_a_checkpoint_continues_as_if_nothing_happened(tmp_path):
+    kwargs = {
+        "loss_terms": {**MARGIN, "group_contrastive": {"coefficient": 0.5}},
+        "grouping": {"every_n_steps": 4, "percentile": 50.0, "window_tokens": 64},
+    }
+    whole = ContrastiveSAETrainer(trainer_config(18), make_sae(**kwargs), Stream(), DOMAINS)
+    whole.fit()
+
+    first = ContrastiveSAETrainer(trainer_config(10), make_sae(**kwargs), Stream(), DOMAINS)
+    first.fit()
+    first.save_checkpoint("middle", base_path=tmp_path)
+    second_sae = make_sae(seed=1, **kwargs)
+    second = ContrastiveSAETrainer(trainer_config(18), second_sae, first.data_provider, DOMAINS)
+    second.load_trainer_state(tmp_path / "middle")
+    second_sae.load_weights_from_checkpoint(tmp_path / "middle")
+    second.fit()
+    for name, parameter in whole.sae.named_parameters():
+        assert torch.equal(parameter, dict(second_sae.named_parameters())[name]), name
+    assert second.history == whole.history
+
+
+def test_golden_losses():
+    """A refactor must leave these numbers as they are: 12 steps from seed 0, all terms on."""
+    sae = make_sae(
+        loss_terms={
+            **MARGIN,
+            "supervised_contrastive": {"coefficient": 0.5},
+            "group_contrastive": {"coefficient": 0.5},
+        },
+        grouping={"every_n_steps": 4, "percentile": 50.0, "window_tokens": 128},
+    )
+    trainer = ContrastiveSAETrainer(trainer_config(12), sae, Stream(), DOMAINS, history_every_n_steps=11)
+    trainer.fit()
+    last = trainer.history[-1]
+    assert last["step"] == 11
+    found = {name: value for name, value in last.items() if name.endswith("_loss")}
+    assert found == pytest.approx(GOLDEN, rel=1e-4)
+
+
+GOLDEN = {"overall_loss": 6.82904, "mse_loss": 3.02572, "auxiliary_reconstruction_loss": 0.0, "forget_margin_loss": 1.95636, "supervised_contrastive_loss": 1.3611, "group_contrastive_loss": 0.48586}
