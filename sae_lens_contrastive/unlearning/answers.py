@@ -47,12 +47,15 @@ class QuestionEvaluator:
         longest = max((len(p.tokens) for p in prompts), default=0)
         check_fits_context(longest, model, "A question", "Shorten prompt.template or leave the question out.")
         log_probs, residuals = self._read_unedited(prompts, title)
-        right = _right_by_phrasing(questions, prompts, log_probs)
+        knows = [
+            all(_is_right(question, score) for score in by_phrasing.values())
+            for question, by_phrasing in zip(questions, _option_scores(questions, prompts, log_probs), strict=True)
+        ]
         self.asked = len(questions)
         """Number of questions put to the model."""
-        self.known = [question for question, answers in zip(questions, right, strict=True) if all(answers)]
+        self.known = [question for question, known in zip(questions, knows, strict=True) if known]
         """Questions that the unedited model answers right under every phrasing."""
-        new_index = {i: n for n, i in enumerate(i for i, answers in enumerate(right) if all(answers))}
+        new_index = {i: n for n, i in enumerate(i for i, known in enumerate(knows) if known)}
         kept = [i for i, p in enumerate(prompts) if p.phrasing == 0 and p.question in new_index]
         self.prompts = [Prompt(new_index[prompts[i].question], 0, prompts[i].tokens, prompts[i].spots) for i in kept]
         self._unedited = [log_probs[i] for i in kept]
@@ -82,20 +85,33 @@ class QuestionEvaluator:
         intervention: Intervention,
         *,
         acts: Float[Tensor, "n_tokens n_selected"] | None = None,
-        only_changed: bool = True,
     ) -> Bool[Tensor, " n_known"]:
-        """Which known questions are still answered right, by their first phrasing, when the features are
-        edited.
+        """Which known questions are still answered right, by their first phrasing, when the features are edited.
 
-        `acts` are the features' activations where they are at hand. `only_changed=False` runs every prompt
-        again; the answers are the same.
+        `acts` are the features' activations where they are at hand.
+        """
+        scores = self.option_scores(sae, features, intervention, acts=acts)
+        right = [_is_right(question, score) for question, score in zip(self.known, scores, strict=True)]
+        return torch.tensor(right, dtype=torch.bool)
+
+    def option_scores(
+        self,
+        sae: Any,
+        features: Sequence[int],
+        intervention: Intervention,
+        *,
+        acts: Float[Tensor, "n_tokens n_selected"] | None = None,
+        only_changed: bool = True,
+    ) -> list[list[float]]:
+        """Log-probability of every option of every known question, in nats, when the features are edited.
+
+        `only_changed=False` runs every prompt again; the scores are the same.
         """
         acts = self.acts(sae, features) if acts is None else acts
         change = intervention(acts, self.prompt_of_token) - acts
-        changed_tokens = (change != 0).any(dim=1)
-        changed = set(self.prompt_of_token[changed_tokens].unique().tolist()) if only_changed else None
+        changed = set(self.prompt_of_token[(change != 0).any(dim=1)].tolist())
+        rerun = [i for i in range(len(self.prompts)) if i in changed or not only_changed]
         log_probs = list(self._unedited)
-        rerun = [i for i in range(len(self.prompts)) if changed is None or i in changed]
         if rerun:
             delta = change @ decoder_rows(sae, features).to(change.device)
             deltas = delta.split(self.prompt_of_token.bincount(minlength=len(self.prompts)).tolist())
@@ -103,14 +119,13 @@ class QuestionEvaluator:
                 indices = [rerun[i] for i in batch]
                 for i, result in zip(indices, self._rerun(indices, deltas), strict=True):
                     log_probs[i] = result
-        right = _right_by_phrasing(self.known, self.prompts, log_probs)
-        return torch.tensor([answers[0] for answers in right], dtype=torch.bool)
+        return [by_phrasing[0] for by_phrasing in _option_scores(self.known, self.prompts, log_probs)]
 
     @torch.no_grad()
     def _rerun(self, indices: Sequence[int], deltas: Sequence[Tensor]) -> list[Tensor]:
         residuals = []
         for i in indices:
-            residual = self._residuals[i].float()
+            residual = self._residuals[i].to(torch.float32, copy=True)
             residual[self._editable[i]] += deltas[i]
             residuals.append(residual.to(self._residuals[i].dtype))
         return self._log_probs([self.prompts[i] for i in indices], residuals)
@@ -151,18 +166,18 @@ class QuestionEvaluator:
         return list(results.cpu().split([len(p.spots) for p in prompts]))
 
 
-def _right_by_phrasing(
+def _option_scores(
     questions: Sequence[Question], prompts: Sequence[Prompt], log_probs: Sequence[Float[Tensor, " n_spots"]]
-) -> list[list[bool]]:
-    """For each question and phrasing that has prompts, whether the answer has the highest score of the
-    options."""
+) -> list[dict[int, list[float]]]:
+    """For each question, the summed log-probabilities of its options under each phrasing that has prompts."""
     scores: list[dict[int, list[float]]] = [{} for _ in questions]
     for prompt, values in zip(prompts, log_probs, strict=True):
-        question = questions[prompt.question]
-        score = scores[prompt.question].setdefault(prompt.phrasing, [0.0] * len(question.options))
+        n_options = len(questions[prompt.question].options)
+        score = scores[prompt.question].setdefault(prompt.phrasing, [0.0] * n_options)
         for spot, value in zip(prompt.spots, values.tolist(), strict=True):
             score[spot.option] += value
-    return [
-        [max(range(len(score)), key=score.__getitem__) == question.answer_index for score in by_phrasing.values()]
-        for question, by_phrasing in zip(questions, scores, strict=True)
-    ]
+    return scores
+
+
+def _is_right(question: Question, score: Sequence[float]) -> bool:
+    return max(range(len(score)), key=score.__getitem__) == question.answer_index
