@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,13 +22,22 @@ class StrictModel(BaseModel):
 T_CONFIG = TypeVar("T_CONFIG", bound=StrictModel)
 
 
+class _YamlLoader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, except that 1e-3 is the number it looks like (YAML 1.2), not a string."""
+
+
+_YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def load_yaml(path: Path | str) -> dict[str, Any]:
     """Read a YAML mapping; `UserError` if the file is missing, empty or something else."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"No file at {path}. Give the path of a YAML configuration; examples are in configs/.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
@@ -57,7 +67,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         if not separator or not all(parts):
             raise ConfigError(f"--set takes key=value, got {assignment!r}. Example: --set training.lr=0.001")
         try:
-            value = yaml.safe_load(text)
+            value = _read_yaml(text)
         except yaml.YAMLError:
             raise ConfigError(f"--set {assignment!r}: the value is not valid YAML. Quote it.") from None
         nested: Any = value
@@ -74,6 +84,10 @@ def parse_config(config_class: type[T_CONFIG], values: Mapping[str, Any], source
     except ValidationError as error:
         problems = [_problem(config_class, details) for details in error.errors()]
         raise ConfigError(f"{source}: " + " ".join(problems)) from None
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_YamlLoader)
 
 
 def _problem(config_class: type[StrictModel], details: Any) -> str:
