@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 from sae_lens.constants import DTYPE_MAP
 from transformer_lens.loading_from_pretrained import get_official_model_name, make_model_alias_map
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -14,6 +16,9 @@ from transformers.utils import logging as transformers_logging
 from sae_lens_contrastive.errors import UserError, unknown_choice
 from sae_lens_contrastive.models.bridge import HookedBridge
 from sae_lens_contrastive.models.embedded import EMBEDDED_MODELS, embedded_model_folder
+
+_HUB_TIMEOUT = 10.0
+"""Seconds the hub has for its first answer."""
 
 
 def load_model(
@@ -33,14 +38,17 @@ def load_model(
         raise unknown_choice("dtype", dtype, ("float32", "bfloat16", "float16"))
     check_device(device)
     source = _source(name)
+    no_hub = None if Path(source).is_dir() else _why_no_hub(source)
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=no_hub is not None)
             hf_model: Any = AutoModelForCausalLM.from_pretrained(
-                source, dtype=torch_dtype, **from_pretrained_kwargs
+                source,
+                dtype=torch_dtype,
+                **{"local_files_only": no_hub is not None, **from_pretrained_kwargs},
             )
     except (OSError, ValueError) as error:
-        raise UserError(_loading_failed(name, source, error)) from error
+        raise UserError(_loading_failed(name, source, error, no_hub)) from error
     bridge = HookedBridge.from_hf_model(hf_model.to(device), tokenizer, source, device)
     bridge.cfg.model_name = name
     bridge.requires_grad_(False)
@@ -95,12 +103,36 @@ def _source(name: str) -> str:
     return get_official_model_name(name)
 
 
-def _loading_failed(name: str, source: str, error: Exception) -> str:
+def _why_no_hub(source: str) -> str | None:
+    """Why the hub gives no answer, or None if it does.
+
+    One request without retries: transformers would try for most of a minute, for cached models too.
+    """
+    try:
+        HfApi().model_info(source, timeout=_HUB_TIMEOUT)
+    except HfHubHTTPError:
+        return None  # An answer, if not a kind one; transformers tells what it means.
+    except Exception as error:  # the hub client's HTTP library, and so the type, differs between its versions
+        return _first_line(error)
+    return None
+
+
+def _loading_failed(name: str, source: str, error: Exception, no_hub: str | None) -> str:
     if Path(source).is_dir():
         return f"The folder {source} does not hold a loadable model and tokenizer: {error}"
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    others = "give a local folder, or the embedded model 'smollm2-135m-instruct', which needs no hub."
+    if no_hub is not None:
+        return (
+            f"The model {name!r} is not in the local cache and the Hugging Face hub does not answer: {no_hub} "
+            f"Check the network, or {others}"
+        )
     return (
-        f"The model {name!r} could not be fetched from the Hugging Face hub: {reason} "
-        "Check the network, and for gated models such as Gemma accept the licence and run `hf auth login`; "
-        "or give a local folder, or the embedded model 'smollm2-135m-instruct', which needs no hub."
+        f"The model {name!r} could not be loaded from the Hugging Face hub: {_first_line(error)} "
+        f"If it is gated, such as Gemma, accept its licence on the hub and run `hf auth login`; or {others}"
     )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else type(error).__name__
+    return text if text.endswith((".", "!")) else f"{text}."
