@@ -1,0 +1,61 @@
+import pytest
+
+from sae_lens_contrastive.errors import UserError
+from sae_lens_contrastive.files import read_json
+from sae_lens_contrastive.runs import claim_folder
+
+CONFIG = {"seed": 0, "training": {"lr": 0.001, "tokens": 10}}
+
+
+def _contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_new_or_empty_folder_is_claimed(tmp_path):
+    for folder in (tmp_path / "a" / "b", tmp_path / "empty"):
+        if folder.name == "empty":
+            folder.mkdir()
+        assert claim_folder(folder, "train", CONFIG) == folder
+        assert read_json(folder / "run.json") == {"kind": "train", "config": CONFIG}
+
+
+def test_the_same_run_comes_back_to_its_folder(tmp_path):
+    claim_folder(tmp_path / "a", "train", CONFIG)
+    (tmp_path / "a" / "sae").mkdir()
+    assert claim_folder(tmp_path / "a", "train", CONFIG) == tmp_path / "a"
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "difference"),
+    [
+        ("train", {**CONFIG, "seed": 1}, "config.seed is 0 there and 1 here"),
+        ("train", {"seed": 0, "training": {"lr": 0.1, "tokens": 10}}, "config.training.lr is 0.001 there and 0.1 here"),
+        ("train", {"seed": 0}, "config.training is .* there and None here"),
+        ("eval", CONFIG, "kind is 'train' there and 'eval' here"),
+    ],
+)
+def test_another_run_is_refused_with_the_first_difference(tmp_path, kind, config, difference):
+    claim_folder(tmp_path / "a", "train", CONFIG)
+    before = _contents(tmp_path)
+    with pytest.raises(UserError, match=rf"holds another run \({difference}\).*--out"):
+        claim_folder(tmp_path / "a", kind, config)
+    assert _contents(tmp_path) == before
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"not empty and holds no run\.json.*--out"):
+        claim_folder(tmp_path, "train", CONFIG)
+    assert _contents(tmp_path).keys() == {(tmp_path / "thesis.txt").relative_to(tmp_path)}
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "a").write_text("")
+    with pytest.raises(UserError, match=r"is a file\. Give a folder with --out"):
+        claim_folder(tmp_path / "a", "train", CONFIG)
+
+
+def test_a_damaged_run_file_is_named(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"run\.json is not a readable JSON file"):
+        claim_folder(tmp_path, "train", CONFIG)
