@@ -30,7 +30,7 @@ from sae_lens_contrastive.data.activations import (
 )
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses import FORGET, GENERAL, RETAIN
-from sae_lens_contrastive.models import check_device, check_hook, check_model_name, load_model
+from sae_lens_contrastive.models import HookedBridge, check_device, check_hook, check_model_name, load_model
 from sae_lens_contrastive.saes import ContrastiveObjectiveConfig
 from sae_lens_contrastive.training.trainer import ContrastiveSAETrainer, check_domains_given
 
@@ -90,7 +90,8 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
             kwargs = dict(cfg.model_from_pretrained_kwargs or {})
             kwargs.pop("center_writing_weights", None)
             override_model = load_model(cfg.model_name, device=cfg.llm_device or cfg.device, dtype=cfg.dtype, **kwargs)
-            # A bridge has the model's own weights: nothing for a later reader to reproduce.
+        if isinstance(override_model, HookedBridge):
+            # A bridge has the model's own weights: there is no processing for a later reader to repeat.
             cfg.model_class_name, cfg.model_from_pretrained_kwargs = BRIDGE_CLASS_NAME, {}
         check_hook(override_model, cfg.hook_name, cfg.sae.d_in)
         self.domain_data = domain_data

@@ -34,7 +34,9 @@ DOMAINS = torch.tensor([FORGET] * (BATCH // 2) + [RETAIN] * (BATCH // 2))
 
 
 def trainer_config(steps=20, **kwargs):
-    return SAETrainerConfig(total_training_samples=steps * BATCH, train_batch_size_samples=BATCH, lr=1e-2, lr_end=1e-3, **kwargs)
+    return SAETrainerConfig(
+        total_training_samples=steps * BATCH, train_batch_size_samples=BATCH, lr=1e-2, lr_end=1e-3, **kwargs
+    )
 
 
 def make_sae(seed=0, **kwargs):
@@ -130,4 +132,11 @@ def test_golden_losses():
     assert found == pytest.approx(GOLDEN, rel=1e-4)
 
 
-GOLDEN = {"overall_loss": 6.82904, "mse_loss": 3.02572, "auxiliary_reconstruction_loss": 0.0, "forget_margin_loss": 1.95636, "supervised_contrastive_loss": 1.3611, "group_contrastive_loss": 0.48586}
+GOLDEN = {
+    "overall_loss": 6.82904,
+    "mse_loss": 3.02572,
+    "auxiliary_reconstruction_loss": 0.0,
+    "forget_margin_loss": 1.95636,
+    "supervised_contrastive_loss": 1.3611,
+    "group_contrastive_loss": 0.48586,
+}

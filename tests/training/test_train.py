@@ -1,0 +1,155 @@
+"""Runs on the tiny Gemma-2: from configuration files to stock SAEs, resumed and refused as promised."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from sae_lens import SAE, LanguageModelSAERunnerConfig, LoggingConfig, TopKSAE
+
+from sae_lens_contrastive import (
+    ConfigError,
+    ContrastiveTopKTrainingSAEConfig,
+    ContrastiveTrainingRunner,
+    DomainData,
+    UserError,
+)
+from sae_lens_contrastive.data.corpora import load_corpus, to_dataset
+from sae_lens_contrastive.training import load_summary, resolve_runs, train_runs
+from sae_lens_contrastive.training import train as train_module
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TARGET = CONFIGS / "targets/tiny.yaml"
+HOOK = "blocks.19.hook_resid_post"
+
+
+def variants(*names):
+    return [CONFIGS / f"variants/{name}.yaml" for name in names]
+
+
+def overrides(corpora, **training):
+    return {
+        "corpora": {**corpora, "hold_out_entities_of": []},
+        "training": {"training_tokens": 2048, "train_batch_size_tokens": 256, "cache_tokens": 1024, **training},
+    }
+
+
+def stock_config(tmp_path, **sae):
+    return LanguageModelSAERunnerConfig(
+        sae=ContrastiveTopKTrainingSAEConfig(d_in=32, d_sae=64, k=4, **sae),
+        model_name="tiny-random-gemma-2",
+        hook_name=HOOK,
+        is_dataset_tokenized=False,
+        training_tokens=1024,
+        train_batch_size_tokens=128,
+        context_size=32,
+        store_batch_size_prompts=4,
+        checkpoint_path=None,
+        output_path=str(tmp_path / "sae"),
+        logger=LoggingConfig(log_to_wandb=False),
+        verbose=False,
+    )
+
+
+def test_every_variant_trains_and_is_saved_as_a_stock_sae(tiny_model, corpora, tmp_path):
+    names = ("baseline", "contrastive", "run0", "run1")
+    runs = resolve_runs(TARGET, variants(*names), {**overrides(corpora), "sae": {"d_sae": 96}})
+    folders = train_runs(runs, tmp_path, tiny_model)
+    for name, folder in zip(names, folders, strict=True):
+        assert folder == tmp_path / name
+        sae = SAE.load_from_disk(folder / "sae")
+        assert type(sae).__name__ == ("TopKSAE" if name in ("baseline", "contrastive") else "StandardSAE")
+        assert sae.cfg.metadata.hook_name == HOOK
+        assert sae.cfg.metadata.model_name == "tiny-random-gemma-2"
+        summary = load_summary(folder)
+        assert summary["n_training_steps"] == 8
+        assert summary["overall_loss"] > 0
+        assert (folder / "config.yaml").is_file()
+        assert json.loads((folder / "history.json").read_text())[0]["step"] == 0
+
+
+def test_the_same_seed_gives_the_same_sae(tiny_model, corpora, tmp_path):
+    runs = resolve_runs(TARGET, variants("contrastive"), overrides(corpora))
+    first, second = (train_runs(runs, tmp_path / name, tiny_model)[0] for name in ("a", "b"))
+    a, b = (SAE.load_from_disk(folder / "sae").state_dict() for folder in (first, second))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    other = resolve_runs(TARGET, variants("contrastive"), {**overrides(corpora), "seed": 1})
+    third = SAE.load_from_disk(train_runs(other, tmp_path / "c", tiny_model)[0] / "sae").state_dict()
+    assert not torch.equal(a["W_dec"], third["W_dec"])
+
+
+def test_a_finished_run_is_not_trained_again(tiny_model, corpora, tmp_path, monkeypatch):
+    runs = resolve_runs(TARGET, variants("baseline"), overrides(corpora))
+    train_runs(runs, tmp_path, tiny_model)
+
+    def fail(*_args, **_kwargs):
+        raise AssertionError("a finished run must not need the model")
+
+    monkeypatch.setattr(train_module, "load_model", fail)
+    monkeypatch.setattr(train_module, "_train", fail)
+    assert train_runs(runs, tmp_path) == [tmp_path / "baseline"]
+
+
+def test_a_folder_of_another_run_is_left_alone(tiny_model, corpora, tmp_path):
+    train_runs(resolve_runs(TARGET, variants("baseline"), overrides(corpora)), tmp_path, tiny_model)
+    before = (tmp_path / "baseline/summary.json").read_bytes()
+    other = resolve_runs(TARGET, variants("baseline"), overrides(corpora, lr=0.5))
+    with pytest.raises(UserError, match=r"holds another run .*training\.lr is 0\.001 there and 0\.5 here"):
+        train_runs(other, tmp_path, tiny_model)
+    assert (tmp_path / "baseline/summary.json").read_bytes() == before
+
+
+def test_held_out_entities_stay_out_of_the_forget_text(corpora, tmp_path):
+    questions = tmp_path / "questions.jsonl"
+    record = {"domain": "d", "relation": "r", "stems": ["s"], "answer": "a", "distractors": ["b"]}
+    questions.write_text(
+        json.dumps({**record, "id": "1", "entity": "France", "split": "held_out"})
+        + "\n"
+        + json.dumps({**record, "id": "2", "entity": "Chad", "split": "select"})
+    )
+    forget = tmp_path / "forget.jsonl"
+    forget.write_text(
+        json.dumps({"text": "about both", "entities": ["Chad", "France"]})
+        + "\n"
+        + json.dumps({"text": "about Chad", "entities": ["Chad"]})
+    )
+    changed = {**corpora, "forget": [str(forget)], "hold_out_entities_of": [str(questions)]}
+    (run,) = resolve_runs(TARGET, variants("contrastive"), {"corpora": changed})
+    data = train_module._domain_data(run)
+    assert data is not None
+    assert data.forget["text"][:] == ["about Chad"]
+
+
+def test_a_stock_runner_configuration_streams_without_domains(tiny_model, corpora, tmp_path):
+    cfg = stock_config(tmp_path, loss_terms={"group_contrastive": {"coefficient": 0.1}}, grouping={"every_n_steps": 3})
+    dataset = to_dataset(load_corpus(corpora["general"][0]))
+    runner = ContrastiveTrainingRunner(cfg, override_dataset=dataset, override_model=tiny_model)
+    runner.run()
+    assert isinstance(SAE.load_from_disk(tmp_path / "sae"), TopKSAE)
+    assert runner.trainer.feature_groups is not None
+
+
+def test_a_stock_runner_configuration_streams_three_corpora(tiny_model, corpora, tmp_path):
+    cfg = stock_config(tmp_path, loss_terms={"forget_margin": {"coefficient": 1.0, "n_features": 4}})
+    general, forget, retain = (to_dataset(load_corpus(corpora[name][0])) for name in ("general", "forget", "retain"))
+    data = DomainData(forget, retain, forget_share=0.25, retain_share=0.5)
+    runner = ContrastiveTrainingRunner(cfg, data, override_dataset=general, override_model=tiny_model)
+    runner.run()
+    assert runner.trainer.domains is not None
+    assert runner.trainer.domains.bincount().tolist() == [32, 32, 64]
+    assert runner.trainer.history[-1]["forget_margin_loss"] > 0
+
+
+def test_labels_are_asked_for_before_the_model_loads(tmp_path, monkeypatch):
+    from sae_lens_contrastive.training import runner as runner_module
+
+    monkeypatch.setattr(runner_module, "load_model", lambda *_args, **_kwargs: pytest.fail("the model was loaded"))
+    cfg = stock_config(tmp_path, loss_terms={"supervised_contrastive": {"coefficient": 1.0}})
+    with pytest.raises(ConfigError, match=r"loss_terms\.supervised_contrastive needs to know"):
+        ContrastiveTrainingRunner(cfg)
+
+
+def test_a_width_that_does_not_fit_is_refused_before_training(tiny_model, corpora, tmp_path):
+    runs = resolve_runs(TARGET, variants("baseline"), {**overrides(corpora), "sae": {"d_in": 31}})
+    with pytest.raises(ConfigError, match="Set d_in: 32"):
+        train_runs(runs, tmp_path, tiny_model)
