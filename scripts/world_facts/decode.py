@@ -16,8 +16,8 @@ class Sampling:
     """How to draw the next token, and when to stop."""
 
     top_k: int = 50
-    temperature: float = 0.8
-    max_new_tokens: int = 220
+    temperature: float = 0.7
+    max_new_tokens: int = 180
     finished_share: float = 0.95
     compact_share: float = 0.33
 
@@ -28,13 +28,14 @@ def seed_for(seed: int, domain: str, batch: int) -> int:
     return int.from_bytes(digest[:7], "big")
 
 
-def chat_prompt(request: str) -> str:
-    """The chat template without its default system message, which names the model."""
-    return f"<|im_start|>user\n{request}<|im_end|>\n<|im_start|>assistant\n"
+def chat_prompt(tokenizer: Any, ask: str, begin: str) -> str:
+    """The model's chat template up to the opening words of the answer."""
+    messages = [{"role": "user", "content": ask}]
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + begin
 
 
-def _left_padded(tokenizer: Any, requests: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    rows = [tokenizer(chat_prompt(r), add_special_tokens=False)["input_ids"] for r in requests]
+def _left_padded(tokenizer: Any, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
     width = max(len(row) for row in rows)
     ids = torch.full((len(rows), width), tokenizer.eos_token_id)
     mask = torch.zeros((len(rows), width), dtype=torch.long)
@@ -46,16 +47,16 @@ def _left_padded(tokenizer: Any, requests: Sequence[str]) -> tuple[torch.Tensor,
 
 @torch.inference_mode()
 def sample_answers(
-    model: Any, tokenizer: Any, requests: Sequence[str], seed: int, sampling: Sampling
+    model: Any, tokenizer: Any, prompts: Sequence[str], seed: int, sampling: Sampling
 ) -> list[tuple[str, bool]]:
-    """One answer per request, and whether it ended by itself."""
+    """One continuation per prompt, and whether it ended by itself."""
     generator = torch.Generator().manual_seed(seed)
-    ids, mask = _left_padded(tokenizer, requests)
+    ids, mask = _left_padded(tokenizer, prompts)
     cache = DynamicCache(config=model.config)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    rows = torch.arange(len(requests))  # rows[i]: the request that batch row i still answers
-    answers: list[list[int]] = [[] for _ in requests]
-    ended = torch.zeros(len(requests), dtype=torch.bool)
+    rows = torch.arange(len(prompts))  # rows[i]: the prompt that batch row i still continues
+    answers: list[list[int]] = [[] for _ in prompts]
+    ended = torch.zeros(len(prompts), dtype=torch.bool)
     step = ids
     for _ in range(sampling.max_new_tokens):
         logits = model(
@@ -63,9 +64,7 @@ def sample_answers(
             past_key_values=cache, use_cache=True, logits_to_keep=1,
         ).logits[:, -1].float()  # fmt: skip
         values, indices = logits.topk(sampling.top_k, dim=-1)
-        pick = torch.multinomial(
-            torch.softmax(values / sampling.temperature, -1), 1, generator=generator
-        )
+        pick = torch.multinomial(torch.softmax(values / sampling.temperature, -1), 1, generator=generator)
         step = indices.gather(1, pick)
         for i, token in zip(rows.tolist(), step[:, 0].tolist(), strict=True):
             if not ended[i]:
