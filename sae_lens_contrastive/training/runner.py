@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import wandb
+from datasets import load_dataset
 from sae_lens import LanguageModelSAERunnerConfig, LanguageModelSAETrainingRunner
 from sae_lens import logger as host_logger
 from sae_lens.config import HfDataset
@@ -28,7 +29,7 @@ from sae_lens_contrastive.data.activations import (
     domain_labels,
     domain_sizes,
 )
-from sae_lens_contrastive.errors import ConfigError
+from sae_lens_contrastive.errors import ConfigError, UserError
 from sae_lens_contrastive.losses import FORGET, GENERAL, RETAIN
 from sae_lens_contrastive.models import HookedBridge, check_device, check_hook, check_model_name, load_model
 from sae_lens_contrastive.saes import ContrastiveObjectiveConfig
@@ -71,8 +72,8 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
     the activation stores are SAELens', one for each corpus. Without `domain_data` the run has the general corpus only,
     which suits terms that need no labels.
 
-    Raises `ConfigError` before the model loads if a loss term needs labels and there is no `domain_data`, and before
-    training if `d_in` does not fit the hook.
+    Raises `UserError` before the model loads if a loss term needs labels and there is no `domain_data`, or if the
+    dataset cannot be fetched, and before training if the model lacks the hook or `d_in` does not fit it.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
     ) -> None:
         check_runner_config(cfg, has_domains=domain_data is not None)
         cfg = copy.copy(cfg)
+        dataset = override_dataset if override_dataset is not None else _load_dataset(cfg)
         if override_model is None:
             kwargs = dict(cfg.model_from_pretrained_kwargs or {})
             kwargs.pop("center_writing_weights", None)
@@ -98,7 +100,7 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
         self.activation_cache = activation_cache
         torch.manual_seed(cfg.seed)
         with _no_override_warnings():
-            super().__init__(cfg, override_dataset, override_model, override_sae)
+            super().__init__(cfg, dataset, override_model, override_sae)
 
     @override
     def run(self) -> TrainingSAE[Any]:
@@ -183,6 +185,20 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
             self.trainer.load_trainer_state(checkpoint)
             self.sae.load_weights_from_checkpoint(checkpoint)
             self.activations_store.load_from_checkpoint(checkpoint)
+
+
+def _load_dataset(cfg: LanguageModelSAERunnerConfig[Any]) -> HfDataset:
+    """The general corpus by its name, fetched before the model so that a wrong name costs nothing."""
+    if not cfg.dataset_path:
+        raise ConfigError("dataset_path is empty. Name a dataset of the hub, or pass override_dataset.")
+    try:
+        return load_dataset(cfg.dataset_path, split="train", streaming=cfg.streaming)  # pyright: ignore[reportReturnType]
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"The dataset {cfg.dataset_path!r} could not be loaded: {reason}. Check the name and the network, or pass "
+            "texts of your own as override_dataset."
+        ) from error
 
 
 @contextmanager
