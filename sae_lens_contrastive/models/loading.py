@@ -9,6 +9,7 @@ import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from sae_lens.constants import DTYPE_MAP
+from safetensors import SafetensorError
 from transformer_lens.loading_from_pretrained import get_official_model_name, make_model_alias_map
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -17,6 +18,7 @@ from sae_lens_contrastive.errors import UserError, unknown_choice
 from sae_lens_contrastive.models.bridge import HookedBridge
 from sae_lens_contrastive.models.embedded import EMBEDDED_MODELS, embedded_model_folder
 
+_TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken")
 _HUB_TIMEOUT = 10.0
 """Seconds the hub has for its first answer."""
 
@@ -47,7 +49,7 @@ def load_model(
                 dtype=torch_dtype,
                 **{"local_files_only": no_hub is not None, **from_pretrained_kwargs},
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(_loading_failed(name, source, error, no_hub)) from error
     bridge = HookedBridge.from_hf_model(hf_model.to(device), tokenizer, source, device)
     bridge.cfg.model_name = name
@@ -57,10 +59,13 @@ def load_model(
 
 def check_model_name(name: str) -> None:
     """Raise `UserError` for a name that is no embedded model, folder or TransformerLens name; loads nothing."""
-    if name in EMBEDDED_MODELS or Path(name, "config.json").is_file() or name.lower() in make_model_alias_map():
+    if name in EMBEDDED_MODELS:
         return
     if Path(name).is_dir():
-        raise UserError(f"{name} is a folder without config.json. Give a folder saved by `model.save_pretrained`.")
+        _check_folder(Path(name))
+        return
+    if name.lower() in make_model_alias_map():
+        return
     raise unknown_choice(
         "model",
         name,
@@ -80,6 +85,14 @@ def check_device(device: str) -> None:
     )
     if absent:
         raise UserError(f"Device {device!r} is not available on this machine. Use device: cpu.")
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"'{folder}' is a folder without config.json. Give one saved by `model.save_pretrained`.")
+    # transformers makes an empty tokenizer, which knows no word, for a folder that has none.
+    if not any(path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)):
+        raise UserError(f"The folder {folder} holds no tokenizer. Save it there with `tokenizer.save_pretrained`.")
 
 
 class quiet_transformers:  # noqa: N801 - used as a context manager, like contextlib.suppress

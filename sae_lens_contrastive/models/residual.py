@@ -41,12 +41,14 @@ def n_blocks_below(hook_name: str, model: Any) -> int:
 def residual_at_hook(
     model: Any, hook_name: str, tokens: Int[Tensor, "batch pos"]
 ) -> Float[Tensor, "batch pos d_model"]:
-    """Residual stream at the hook; the blocks above it do not run.
+    """Residual stream at the hook; the blocks above the hook's own do not run.
 
     Pad on the right: attention is causal, so pads change nothing before them.
     """
-    n_below = n_blocks_below(hook_name, model)
-    stop_at_layer = n_below if n_below < model.cfg.n_layers else None
+    n_blocks_below(hook_name, model)
+    # The hook's own block must run, even for the hook at its entry.
+    n_run = int(hook_name.split(".")[1]) + 1
+    stop_at_layer = n_run if n_run < model.cfg.n_layers else None
     _, cache = model.run_with_cache(tokens, names_filter=[hook_name], stop_at_layer=stop_at_layer)
     return cache[hook_name]
 
