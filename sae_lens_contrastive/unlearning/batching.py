@@ -23,11 +23,13 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Indices sorted by length, cut so that a padded batch holds at most `batch_tokens` tokens or one
-    sequence."""
+    """Indices, longest first, cut so that a padded batch has at most `batch_tokens` tokens or one sequence.
+
+    Longest first: too little memory shows at once, and the time left is not underestimated.
+    """
     batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if batches and (len(batches[-1]) + 1) * lengths[index] <= batch_tokens:
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= batch_tokens:
             batches[-1].append(index)
         else:
             batches.append([index])

@@ -3,7 +3,6 @@ corpora."""
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 from jaxtyping import Float
@@ -29,6 +28,9 @@ class HookData:
         self.inputs = inputs
         self.forget = {split: self._evaluator("forget", split) for split in inputs.forget_questions}
         self.retain = {split: self._evaluator("retain", split) for split in inputs.retain_questions}
+        if self.knows_enough:
+            self._forget_residuals = self._residuals(inputs.forget_texts, "forget corpus")
+            self._retain_residuals = self._residuals(inputs.retain_texts, "retain corpus")
 
     @property
     def knows_enough(self) -> bool:
@@ -47,18 +49,10 @@ class HookData:
         )
 
     def rates(self, sae: Any) -> FiringRates:
-        """Firing rates of an SAE's features on both corpora."""
+        """Firing rates of an SAE's features on both corpora; only if `knows_enough`."""
         return FiringRates(
             forget=firing_rates(sae, self._forget_residuals), retain=firing_rates(sae, self._retain_residuals)
         )
-
-    @cached_property
-    def _forget_residuals(self) -> Float[Tensor, "n_tokens d_in"]:
-        return self._residuals(self.inputs.forget_texts, "forget corpus")
-
-    @cached_property
-    def _retain_residuals(self) -> Float[Tensor, "n_tokens d_in"]:
-        return self._residuals(self.inputs.retain_texts, "retain corpus")
 
     def _residuals(self, texts: list[str], title: str) -> Float[Tensor, "n_tokens d_in"]:
         return corpus_residuals(

@@ -14,7 +14,7 @@ def test_batches_hold_everything_once_within_the_budget():
     batches = batches_by_length(lengths, 20)
     assert sorted(i for batch in batches for i in batch) == list(range(7))
     assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 20 for batch in batches)
-    assert batches[-1] == [4]
+    assert batches[0] == [4]
 
 
 def test_padding_changes_no_residual_before_it(tiny):

@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 
-from sae_lens_contrastive.config import parse_config
+from sae_lens_contrastive.config import load_yaml, parse_config
+from sae_lens_contrastive.data.sources import world_facts_domains
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.unlearning.spec import EvalSpec, check_spec
 
@@ -100,3 +103,14 @@ def test_the_digest_follows_spec_and_content(files, make_spec):
     corpus = files / "retain_corpus.jsonl"
     corpus.write_text(corpus.read_text().replace("..", ",,"))
     assert digest != check_spec(make_spec()).digest
+
+
+@pytest.mark.parametrize("name", ["world_facts_smollm2", "world_facts_tiny"])
+def test_the_shipped_specifications_are_valid(name):
+    path = Path(__file__).parents[2] / "evals" / f"{name}.yaml"
+    spec = parse_config(EvalSpec, load_yaml(path), str(path))
+    domains = {f"world_facts/{domain}" for domain in world_facts_domains()}
+    assert {*spec.forget_questions, *spec.retain_questions} <= domains
+    if name == "world_facts_smollm2":
+        assert {*spec.forget_questions, *spec.retain_questions} == domains
+        assert {*spec.retain_corpora} == {*spec.retain_questions, "world_facts/general"}
