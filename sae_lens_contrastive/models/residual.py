@@ -69,7 +69,11 @@ class ModelAboveHook:
     ) -> Float[Tensor, "n_positions d_vocab"]:
         """Next-token logits at the chosen positions, row by row; only these are unembedded."""
         with _only_positions(self.model.unembed, positions):
-            if isinstance(self.model, HookedBridge):
+            if self.n_below == 0:
+                # No block below to take the residual from: put it in at the hook.
+                given = [(self.hook_name, lambda _value, hook: residual)]  # noqa: ARG005 - the host passes hook by name
+                logits = self.model.run_with_hooks(tokens, fwd_hooks=given)
+            elif isinstance(self.model, HookedBridge):
                 with _blocks_replaced(self.model.blocks[: self.n_below], residual):
                     logits = self.model(tokens)
             else:

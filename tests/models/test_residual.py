@@ -15,7 +15,7 @@ HOOKS = {
     ],
 }
 CASES = [(model, hook) for model, hooks in HOOKS.items() for hook in hooks]
-ONE_HOOK_EACH = [(model, hooks[0]) for model, hooks in HOOKS.items()]
+TWO_HOOKS_EACH = [(model, hook) for model, hooks in HOOKS.items() for hook in (hooks[0], hooks[2])]
 # Longer than the sliding window of 16, so that the masks of both kinds of attention matter.
 TOKENS = torch.randint(5, 120, (3, 24), generator=torch.Generator().manual_seed(1))
 EVERYWHERE = torch.ones_like(TOKENS, dtype=torch.bool)
@@ -43,7 +43,7 @@ def test_an_edit_of_the_residual_is_a_hook_that_edits(model, hook):
     assert not torch.allclose(logits, model(TOKENS).flatten(0, 1), atol=1e-3)
 
 
-@pytest.mark.parametrize(("model", "hook"), ONE_HOOK_EACH, indirect=["model"])
+@pytest.mark.parametrize(("model", "hook"), TWO_HOOKS_EACH, indirect=["model"])
 def test_only_the_chosen_positions_are_unembedded_row_by_row(model, hook):
     positions = torch.zeros_like(EVERYWHERE)
     positions[0, 23] = positions[2, 0] = positions[2, 5] = True
@@ -51,7 +51,7 @@ def test_only_the_chosen_positions_are_unembedded_row_by_row(model, hook):
     torch.testing.assert_close(logits, model(TOKENS)[[0, 2, 2], [23, 0, 5]], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("model", "hook"), ONE_HOOK_EACH, indirect=["model"])
+@pytest.mark.parametrize(("model", "hook"), TWO_HOOKS_EACH, indirect=["model"])
 def test_gradients_reach_the_residual_and_respect_causality(model, hook):
     residual = residual_at_hook(model, hook, TOKENS).clone().requires_grad_()
     positions = torch.zeros_like(EVERYWHERE)
@@ -63,7 +63,7 @@ def test_gradients_reach_the_residual_and_respect_causality(model, hook):
     assert residual.grad[[0, 2]].abs().sum() == 0
 
 
-@pytest.mark.parametrize(("model", "hook"), ONE_HOOK_EACH, indirect=["model"])
+@pytest.mark.parametrize(("model", "hook"), TWO_HOOKS_EACH, indirect=["model"])
 def test_the_model_is_as_before_afterwards_even_after_an_error(model, hook):
     before = model(TOKENS)
     residual = residual_at_hook(model, hook, TOKENS)
