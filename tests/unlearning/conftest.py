@@ -1,4 +1,4 @@
-"""A tiny Gemma-2, questions whose answers are what it says, and SAEs written by hand."""
+"""Questions whose answers are what the tiny Gemma-2 says, and an SAE written by hand."""
 
 from __future__ import annotations
 
@@ -12,17 +12,12 @@ import torch
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 from sae_lens_contrastive.data.questions import Question
-from sae_lens_contrastive.models import TINY_GEMMA_2, load_model, residual_at_hook
+from sae_lens_contrastive.models import TINY_GEMMA_2, residual_at_hook
 from sae_lens_contrastive.unlearning.batching import encode_text
 from sae_lens_contrastive.unlearning.spec import EvalSpec
 
 HOOK = "blocks.19.hook_resid_post"
 FORGET_STEM, RETAIN_STEM = "Q", "Z"
-
-
-@pytest.fixture(scope="session")
-def tiny():
-    return load_model(TINY_GEMMA_2)
 
 
 @pytest.fixture(scope="session")
