@@ -46,20 +46,25 @@ def _unlearning_scores(results: SavedResults) -> Figure | None:
     axes = figure.subplots()
     scores = [row["unlearning_score"] for row in results.rows]
     forgetting = [row["held_out"]["forgetting"] for row in results.rows]
-    _bars(axes, labels, {"unlearning score (select questions)": scores, "forgetting (held-out questions)": forgetting})
-    for place, row in enumerate(results.rows):
-        low, high = sorted(_forgetting_at(row, accuracy) for accuracy in row["held_out"]["ci95"])
+    intervals = [sorted(_forgetting_at(row, accuracy) for accuracy in row["held_out"]["ci95"]) for row in results.rows]
+    series = {
+        "unlearning score (select questions)": scores,
+        "forgetting (held-out questions, 95 % interval)": forgetting,
+    }
+    # The number of a bar stands above its interval, or the line would strike it out.
+    tops = {"forgetting (held-out questions, 95 % interval)": [high for _low, high in intervals]}
+    _bars(axes, labels, series, tops=tops)
+    for place, (row, (low, high)) in enumerate(zip(results.rows, intervals, strict=True)):
         axes.plot([place + 0.2] * 2, [low, high], color="black", linewidth=1.5, zorder=3)
         if row["cause_of_zero"]:
-            axes.text(place - 0.2, 0.06, row["cause_of_zero"], ha="center", fontsize=8, rotation=90)
-    axes.axhline(1 - results.rows[0]["held_out"]["chance"], color="#666666", linestyle="--", linewidth=1)
-    axes.text(
-        len(labels) - 0.5, 1 - results.rows[0]["held_out"]["chance"] + 0.01, "score at chance", ha="right", fontsize=8
-    )
-    axes.set_ylim(0, 1.12)
+            axes.text(place - 0.2, 0.07, row["cause_of_zero"], ha="center", fontsize=8, rotation=90)
+    at_chance = 1 - results.rows[0]["held_out"]["chance"]
+    axes.axhline(at_chance, color="#666666", linestyle="--", linewidth=1)
+    axes.text(1.01, at_chance, "score\nat chance", va="center", fontsize=8, transform=axes.get_yaxis_transform())
+    axes.set_ylim(0, 1.08)
     axes.set_ylabel("higher = more is forgotten")
-    axes.set_title(f"Forgetting {results.rows[0]['forget_domain']} at retain accuracy 0.99 or more")
-    axes.legend(loc="upper center", ncols=2, fontsize=8, frameon=False)
+    axes.set_title(f"Forgetting {results.rows[0]['forget_domain']}")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure
 
 
@@ -94,11 +99,11 @@ def _feature_thresholds(results: SavedResults) -> Figure | None:
         if history and history[-1].get("correlation_threshold") is not None
     }
     frontiers = {_label(row, results.rows): row["frontier"] for row in results.rows if row.get("frontier")}
-    panels = bool(thresholds) + bool(frontiers)
-    if panels == 0:
+    if not thresholds and not frontiers:
         return None
-    figure = Figure(figsize=(5.2 * panels, 4.0), layout="constrained")
-    axes = list(figure.subplots(1, panels, squeeze=False).flat)
+    widths = [max(4.6, 1.0 + 0.9 * len(bars)) for bars in (thresholds, frontiers) if bars]
+    figure = Figure(figsize=(sum(widths), 4.0), layout="constrained")
+    axes = list(figure.subplots(1, len(widths), squeeze=False, width_ratios=widths).flat)
     if thresholds:
         _draw_correlation_thresholds(axes.pop(0), thresholds, results)
     if frontiers:
@@ -113,6 +118,7 @@ def _draw_correlation_thresholds(axes: Axes, thresholds: dict[str, float], resul
         n_groups = int(results.histories[variant][-1].get("n_groups", 0))
         axes.text(place, threshold, f"{threshold:.3f}\n{n_groups} groups", ha="center", va="bottom", fontsize=8)
     axes.set_xticks(list(places), list(thresholds))
+    axes.set_xlim(-1, len(thresholds))
     axes.set_ylim(0, max(thresholds.values()) * 1.25 or 1)
     axes.set_ylabel("adaptive correlation threshold $\\tau$")
     axes.set_title("Correlation that joins features", fontsize=10)
@@ -131,24 +137,32 @@ def _draw_surviving_features(axes: Axes, frontiers: dict[str, list[dict[str, Any
     _bars(axes, list(frontiers), series, number="{:.0f}")
     axes.set_ylabel("features left to choose from")
     axes.set_title("Forget features below the retain threshold", fontsize=10)
-    axes.margins(y=0.2)
-    axes.legend(fontsize=8, frameon=False)
+    axes.set_ylim(0, max(1, *(count for counts in series.values() for count in counts)) * 1.4)
+    axes.legend(loc="upper center", ncols=2, fontsize=8, frameon=False)
 
 
-def _bars(axes: Axes, labels: list[str], series: dict[str, list[float]], number: str = "{:.2f}") -> None:
+def _bars(
+    axes: Axes,
+    labels: list[str],
+    series: dict[str, list[float]],
+    number: str = "{:.2f}",
+    tops: dict[str, list[float]] | None = None,
+) -> None:
     width = 0.8 / len(series)
     for index, (colour, (name, values)) in enumerate(zip(COLOURS, series.items(), strict=False)):
         shift = (index - (len(series) - 1) / 2) * width
         places = [place + shift for place in range(len(labels))]
-        bars = axes.bar(places, values, width=width * 0.95, color=colour, alpha=0.85, label=name)
-        axes.bar_label(bars, [number.format(value) for value in values], fontsize=8, padding=2)
+        axes.bar(places, values, width=width * 0.95, color=colour, alpha=0.85, label=name)
+        for place, value, top in zip(places, values, (tops or {}).get(name, values), strict=True):
+            at = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 8}
+            axes.annotate(number.format(value), (place, max(value, top)), **at)
     axes.set_xticks(range(len(labels)), labels)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _label(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     same = [other for other in rows if other["variant"] == row["variant"]]
-    return row["variant"] if len(same) == 1 else f"{row['variant']}, seed {row['seed']}"
+    return row["variant"] if len(same) == 1 else f"{row['variant']}\nseed {row['seed']}"
 
 
 def _forgetting_at(row: dict[str, Any], accuracy: float) -> float:

@@ -12,6 +12,8 @@ from sae_lens_contrastive.files import read_json
 RESULTS_FILE = "results.json"
 HISTORY_FILE = "history.json"
 
+_ROW_KEYS = {"variant", "seed", "forget_domain", "unlearning_score", "held_out", "cause_of_zero"}
+
 
 @dataclass(frozen=True)
 class SavedResults:
@@ -20,7 +22,7 @@ class SavedResults:
     rows: list[dict[str, Any]] = field(default_factory=list)
     """Evaluation results, one for each SAE."""
     histories: dict[str, list[dict[str, float]]] = field(default_factory=dict)
-    """Training history of each variant."""
+    """Training history of each variant that recorded one."""
 
 
 def load_results(folder: Path | str) -> SavedResults:
@@ -34,8 +36,8 @@ def load_results(folder: Path | str) -> SavedResults:
     rows = _rows(folder / RESULTS_FILE) if (folder / RESULTS_FILE).is_file() else []
     # Checkpoints carry a history of their own, of the same run.
     paths = [path for path in sorted(folder.rglob(HISTORY_FILE)) if "checkpoints" not in path.parts]
-    histories = {path.parent.name: _records(path) for path in paths}
-    if not rows and not histories:
+    histories = {path.parent.name: records for path in paths if (records := _records(path))}
+    if not rows and not paths:
         raise UserError(
             f"{folder} holds neither {RESULTS_FILE} nor a {HISTORY_FILE}. Give the --out folder of a finished run."
         )
@@ -44,7 +46,7 @@ def load_results(folder: Path | str) -> SavedResults:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     rows = read_json(path)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and "unlearning_score" in row for row in rows):
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= _ROW_KEYS for row in rows):
         raise UserError(f"{path} is not a list of evaluation results. Run the evaluation again.")
     return rows
 

@@ -10,7 +10,7 @@ _HEADER = ("variant", "seed", "score", "forgetting", "forget accuracy (95 % inte
 
 def results_table(rows: Sequence[dict[str, Any]]) -> str:
     """One line for each SAE: the score on the select questions, then what the held-out questions say."""
-    lines = [_HEADER]
+    lines: list[tuple[str, ...]] = [_HEADER]
     for row in rows:
         held_out = row["held_out"]
         low, high = held_out["ci95"]
