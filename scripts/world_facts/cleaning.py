@@ -10,7 +10,7 @@ MIN_WORDS = 30
 _REFUSALS = ("i'm sorry", "i am sorry", "i apologize", "as an ai", "as a language model",
              "i cannot", "i can't", "i don't have personal", "i'm not able to")  # fmt: skip
 # The full stop of a list number ("4.") ends no sentence.
-_SENTENCE_END = re.compile(r"(?<!\n\d)(?<!\n\d\d)[.!?][\"')\]*]*(?=\s|$)")
+_SENTENCE_END = re.compile(r"(?<!\s\d)(?<!\s\d\d)[.!?][\"')\]*]*(?=\s|$)")
 
 
 def trimmed(text: str, ended: bool) -> str:
@@ -22,7 +22,7 @@ def trimmed(text: str, ended: bool) -> str:
     return text[: ends[-1]].rstrip() if ends else ""
 
 
-def before_loop(text: str, size: int = 6, limit: int = 3) -> str:
+def before_loop(text: str, size: int = 8, limit: int = 3) -> str:
     """The text up to the end of the sentence before some run of `size` words occurs the `limit`-th time."""
     words = list(re.finditer(r"[^\W\d]+", text))  # numbers out: "4. It is a country. 5. It is a country."
     runs: Counter[tuple[str, ...]] = Counter()

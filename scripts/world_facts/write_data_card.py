@@ -9,7 +9,7 @@ from names import DATA, read_table
 
 from sae_lens_contrastive.files import read_json, write_bytes_atomic
 
-FORGETTABLE = ("countries", "chemical_elements", "irregular_verbs", "opposites", "animals", "jobs_and_tools")
+FORGETTABLE = ("countries", "chemical_elements", "irregular_verbs", "opposites", "animals")
 NEAR = ("peoples_and_languages", "rivers_and_mountains", "historical_events", "famous_people", "food")
 
 

@@ -14,7 +14,7 @@ SCRIPTS = ROOT / "scripts" / "world_facts"
 DATA = ROOT / "sae_lens_contrastive" / "data" / "world_facts"
 DOMAINS = sorted(path.stem for path in (DATA / "questions").glob("*.jsonl"))
 CORPORA = sorted(path.name.removesuffix(".jsonl.gz") for path in (DATA / "corpora").glob("*.jsonl.gz"))
-FORGETTABLE = ["animals", "chemical_elements", "countries", "irregular_verbs", "jobs_and_tools", "opposites"]
+FORGETTABLE = ["animals", "chemical_elements", "countries", "irregular_verbs", "opposites"]
 KNOWN = json.loads((DATA / "known.json").read_text(encoding="utf-8"))["domains"]
 STATS = json.loads((DATA / "corpora_stats.json").read_text(encoding="utf-8"))
 
@@ -119,7 +119,7 @@ def test_sizes_are_those_of_the_statistics(corpora, domain):
     characters = sum(len(d.text) for d in documents)
     assert (size["documents"], size["characters"]) == (len(documents), characters)
     assert 2.5 < characters / size["tokens"] < 5.5
-    least = {"countries": 120_000, "general": 200_000}.get(domain, 60_000 if domain in FORGETTABLE else 20_000)
+    least = {"countries": 120_000, "general": 200_000}.get(domain, 60_000 if domain in FORGETTABLE else 12_000)
     assert size["tokens"] >= least
 
 
@@ -178,9 +178,9 @@ def test_cleaning_cuts_at_sentences_and_before_loops(scripts):
     assert trimmed("1. First.\n2. Second.\n3", ended=False) == "1. First.\n2. Second."
     assert trimmed("No full stop", ended=True) == "No full stop"
     start = "The sea is deep and blue and cold. "
-    loop = "1. It is the largest city of all. "
+    loop = "1. It is the largest old city of all. "
     assert before_loop(start + loop * 5) == (start + loop * 2).strip()
-    words = " ".join(f"word{i}" for i in range(40)) + "."
+    words = " ".join(first + second for first in "abcdef" for second in "ghijklm") + "."
     assert kept_text(words, True) == words
     assert kept_text("I'm sorry, but " + words, True) is None
     assert kept_text("Too short.", True) is None
