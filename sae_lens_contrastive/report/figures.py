@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +144,9 @@ def _draw_surviving_features(axes: Axes, frontiers: dict[str, list[dict[str, Any
 def _bars(
     axes: Axes,
     labels: list[str],
-    series: dict[str, list[float]],
+    series: Mapping[str, Sequence[float]],
     number: str = "{:.2f}",
-    tops: dict[str, list[float]] | None = None,
+    tops: Mapping[str, Sequence[float]] | None = None,
 ) -> None:
     width = 0.8 / len(series)
     for index, (colour, (name, values)) in enumerate(zip(COLOURS, series.items(), strict=False)):
