@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from sae_lens_contrastive.data.questions import Question, load_questions
 from sae_lens_contrastive.files import read_json, write_json
 
+KNOWN = "right under every phrasing, by the log-likelihood of ' option' after the stem"
 Scored = dict[tuple[str, str], float]
 
 
@@ -21,13 +22,15 @@ Scored = dict[tuple[str, str], float]
 def option_scores(model: Any, tokenizer: Any, stems: dict[str, list[str]], batch_size: int) -> Scored:
     """For each (stem, option): the sum of log p(token) over the tokens of " option" after the stem, in nats.
 
-    A stem runs once; its key-value cache is repeated for its options.
+    A stem runs once; its key-value cache is repeated for its options. Stems of one length, with options of like
+    length, share a batch.
     """
-    todo: dict[tuple[int, int], list[str]] = defaultdict(list)
+    shapes: dict[tuple[int, int, int], list[str]] = defaultdict(list)
     for stem, options in stems.items():
-        todo[len(tokenizer(stem)["input_ids"]), len(options)].append(stem)
+        width = max(len(tokenizer(" " + option)["input_ids"]) for option in options)
+        shapes[len(tokenizer(stem)["input_ids"]), len(options), width].append(stem)
     scores: Scored = {}
-    for (_, n_options), group in todo.items():
+    for (_, n_options, _), group in shapes.items():
         for start in range(0, len(group), batch_size):
             part = group[start : start + batch_size]
             pairs = [(stem, option) for stem in part for option in stems[stem]]
@@ -54,16 +57,23 @@ def _batch_scores(model: Any, tokenizer: Any, stems: list[str], options: list[st
     return (log_p * kept).sum(1)
 
 
-def answered(question: Question, scores: Scored) -> list[bool]:
-    """For each phrasing, whether the right option scores highest."""
-    return [
-        max(question.options, key=lambda option: scores[stem, option]) == question.answer for stem in question.stems
-    ]
+def known_ids(model: Any, tokenizer: Any, questions: list[Question], batch_size: int) -> set[str]:
+    """Ids of the questions whose right option scores highest under every phrasing."""
+    left = questions
+    for turn in range(max(len(question.stems) for question in questions)):
+        stems: dict[str, set[str]] = defaultdict(set)
+        asked = [question for question in left if turn < len(question.stems)]
+        for question in asked:
+            stems[question.stems[turn]].update(question.options)
+        scores = option_scores(model, tokenizer, {s: sorted(o) for s, o in stems.items()}, batch_size)
+        missed = {q.id for q in asked if max(q.options, key=lambda o: scores[q.stems[turn], o]) != q.answer}
+        left = [question for question in left if question.id not in missed]
+    return {question.id for question in left}
 
 
-def summary(questions: list[Question], scores: Scored) -> dict[str, Any]:
+def summary(questions: list[Question], ids: set[str]) -> dict[str, Any]:
     """Counts of questions and of known ones, by split and by relation."""
-    known = [q for q in questions if all(answered(q, scores))]
+    known = [question for question in questions if question.id in ids]
     totals, by_relation = (Counter(q.relation for q in group) for group in (questions, known))
     by_split = Counter(q.split for q in known)
     return {
@@ -89,20 +99,13 @@ def main() -> None:
     counts: dict[str, Any] = read_json(path)["domains"] if path.exists() else {}
     for domain in args.domains or domains:
         questions = load_questions(DATA / "questions" / f"{domain}.jsonl")
-        stems: dict[str, set[str]] = defaultdict(set)
-        for question in questions:
-            for stem in question.stems:
-                stems[stem].update(question.options)
-        scores = option_scores(model, tokenizer, {s: sorted(o) for s, o in stems.items()}, args.batch_size)
-        counts[domain] = summary(questions, scores)
+        ids = known_ids(model, tokenizer, questions, args.batch_size)
+        counts[domain] = summary(questions, ids)
         print(domain, counts[domain], flush=True)
-        for question in questions if args.missed else []:
-            if not all(right := answered(question, scores)):
-                print("  missed", question.id, question.answer, right)
-    write_json(path, {
-        "model": "smollm2-135m-instruct", "known": "right under every phrasing, likelihood of ' option' after the stem",
-        "domains": {domain: counts[domain] for domain in domains if domain in counts},
-    })  # fmt: skip
+        if args.missed:
+            print("\n".join(f"  missed {q.id}: {q.answer}" for q in questions if q.id not in ids))
+        measured = {domain: counts[domain] for domain in domains if domain in counts}
+        write_json(path, {"model": "smollm2-135m-instruct", "known": KNOWN, "domains": measured})
 
 
 if __name__ == "__main__":

