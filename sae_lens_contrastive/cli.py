@@ -6,9 +6,11 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from sae_lens_contrastive.errors import UserError
+from sae_lens_contrastive.runs import claim_folder, nothing_left_if_refused
 
 _DESCRIPTION = "Train sparse autoencoders for knowledge unlearning, and measure what a model forgets and what it keeps."
 _EXAMPLES = """\
@@ -33,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The host's advice on large tokenised datasets; the texts of a run here are tokenised once and cached.
     warnings.filterwarnings("ignore", message=r"Dataset is not tokenized|The training dataset contains fewer samples")
     try:
-        options.run(options)
+        # A report writes beside what it reads and claims nothing.
+        with nothing_left_if_refused(options.out) if "out" in options else nullcontext():
+            options.run(options)
     except UserError as error:
         print(f"sae-lens-contrastive: {error}", file=sys.stderr)
         return 2
@@ -113,7 +117,7 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _fields(config_class: type) -> str:
     lines = []
-    for name, field in config_class.model_fields.items():  # pyright: ignore[reportAttributeAccessIssue]
+    for name, field in config_class.model_fields.items():
         default = "" if field.is_required() else f" (default: {field.get_default(call_default_factory=True)!r})"
         lines.append(f"  {name}{default}\n      {' '.join((field.description or '').split())}")
     return "\n".join(lines)
@@ -141,7 +145,6 @@ def _train(options: argparse.Namespace) -> None:
 def _eval(options: argparse.Namespace) -> None:
     from sae_lens_contrastive.config import load_yaml, merge, parse_config, parse_overrides
     from sae_lens_contrastive.report import results_table
-    from sae_lens_contrastive.runs import claim_folder
     from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest, evaluate_saes
 
     if len(options.release) != len(options.sae_id):

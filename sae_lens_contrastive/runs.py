@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,34 @@ def claim_folder(folder: Path | str, kind: str, config: Mapping[str, Any]) -> Pa
         raise UserError(f"{folder} is not empty and holds no {RUN_FILE}. Give a new or empty folder with --out.")
     write_json(folder / RUN_FILE, wanted)
     return folder
+
+
+@contextmanager
+def nothing_left_if_refused(out: Path | str) -> Iterator[None]:
+    """Take back the folders that were claimed below `out` in this block, and hold nothing yet, if it ends in a
+    `UserError`: some mistakes show only once the model is loaded."""
+    out = Path(out)
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    present = set(out.rglob(RUN_FILE))
+    try:
+        yield
+    except UserError:
+        # The deepest first: a folder is empty once those within it are gone.
+        for claim in sorted(set(out.rglob(RUN_FILE)) - present, key=lambda path: -len(path.parts)):
+            if list(claim.parent.iterdir()) == [claim]:
+                claim.unlink()
+                _remove_while_empty(
+                    [folder for folder in claim.parents if folder.is_relative_to(out) and folder != out]
+                )
+        _remove_while_empty(made)
+        raise
+
+
+def _remove_while_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        if not folder.is_dir() or any(folder.iterdir()):
+            return
+        folder.rmdir()
 
 
 def _difference(present: Any, wanted: Any, path: str = "") -> str:

@@ -2,7 +2,7 @@ import pytest
 
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json
-from sae_lens_contrastive.runs import claim_folder
+from sae_lens_contrastive.runs import claim_folder, nothing_left_if_refused
 
 CONFIG = {"seed": 0, "training": {"lr": 0.001, "tokens": 10}}
 
@@ -59,3 +59,36 @@ def test_a_damaged_run_file_is_named(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UserError, match=r"run\.json is not a readable JSON file"):
         claim_folder(tmp_path, "train", CONFIG)
+
+
+def _claim(out, *claims, then=None, end):
+    with nothing_left_if_refused(out):
+        for folder in claims:
+            claim_folder(folder, "train", CONFIG)
+        if then is not None:
+            then.write_text("{}")
+        raise end
+
+
+def test_a_late_refusal_takes_its_claims_back(tmp_path):
+    out = tmp_path / "new" / "out"
+    with pytest.raises(UserError, match="too late"):
+        _claim(out, out, out / "train" / "a", out / "b", end=UserError("too late"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_late_refusal_leaves_what_was_there_and_what_was_done(tmp_path):
+    out = tmp_path / "out"
+    claim_folder(out / "old", "train", CONFIG)
+    (out / "empty").mkdir()
+    with pytest.raises(UserError, match="too late"):
+        _claim(out, out / "old", out / "a", out / "b", then=out / "a" / "summary.json", end=UserError("too late"))
+    left = {str(path.relative_to(out)) for path in out.rglob("*")}
+    assert left == {"old", "old/run.json", "empty", "a", "a/run.json", "a/summary.json"}
+
+
+def test_an_interruption_keeps_the_claim_so_that_the_run_can_go_on(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        _claim(tmp_path / "a", tmp_path / "a", end=KeyboardInterrupt())
+    assert (tmp_path / "a" / "run.json").is_file()
+    assert claim_folder(tmp_path / "a", "train", CONFIG) == tmp_path / "a"

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig
 
 from sae_lens_contrastive.config import StrictModel, load_yaml, merge, parse_config
+from sae_lens_contrastive.data.activations import domain_sizes
 from sae_lens_contrastive.data.sources import held_out_entities, load_corpus_sources, load_question_sources
 from sae_lens_contrastive.errors import ConfigError, unknown_choice
 from sae_lens_contrastive.models import check_device, check_model_name
@@ -181,6 +182,8 @@ class RunConfig(StrictModel):
                 load_corpus_sources(sources)
         if self.corpora.forget:
             load_corpus_sources(self.corpora.forget, self.left_out_entities())
+            batch_size = self.training.train_batch_size_tokens
+            domain_sizes(batch_size, self.corpora.forget_share, self.corpora.retain_share)
         check_runner_config(self.runner_config(None), has_domains=bool(self.corpora.forget))
 
 

@@ -1,0 +1,102 @@
+"""A working folder with everything that a command needs, and the check that a command refuses its input."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sae_lens_contrastive import demo
+from sae_lens_contrastive.cli import main
+from sae_lens_contrastive.training import runner as runner_module
+from sae_lens_contrastive.training import train as train_module
+from sae_lens_contrastive.unlearning import evaluate as evaluate_module
+
+QUESTION = {
+    "domain": "rivers",
+    "relation": "mouth",
+    "stems": ["The Nile flows into the"],
+    "answer": "sea",
+    "distractors": ["lake", "sand"],
+}
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A folder with a target, variants, a specification and their files, all of it right; the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("general", "forget", "retain"):
+        texts = [f"{name} text number {i} " * 12 for i in range(40)]
+        Path(f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        questions = [
+            {**QUESTION, "id": f"{name}{i}", "entity": f"{name}{i}", "split": ("select", "held_out")[i % 2]}
+            for i in range(8)
+        ]
+        Path(f"{name}_questions.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions))
+    target = {
+        "model": "tiny-random-gemma-2",
+        "hook_name": "blocks.19.hook_resid_post",
+        "corpora": {"general": ["general.jsonl"], "forget": ["forget.jsonl"], "retain": ["retain.jsonl"]},
+        "sae": {"architecture": "topk", "d_in": 32, "d_sae": 64, "k": 4},
+        "training": {
+            "training_tokens": 512,
+            "train_batch_size_tokens": 128,
+            "context_size": 32,
+            "store_batch_size_prompts": 4,
+            "cache_tokens": 512,
+        },
+    }
+    _write("target.yaml", target)
+    _write("unlabelled.yaml", {**target, "corpora": {"general": ["general.jsonl"]}})
+    _write("plain.yaml", {"description": "nothing added"})
+    _write("term.yaml", {"sae": {"loss_terms": {"supervised_contrastive": {"coefficient": 0.1}}}})
+    _write("twin.yaml", {"variant": "plain"})
+    spec = {
+        "model": "tiny-random-gemma-2",
+        "forget_domain": "rivers",
+        "forget_questions": ["forget_questions.jsonl"],
+        "retain_questions": ["retain_questions.jsonl"],
+        "forget_corpora": ["forget.jsonl"],
+        "retain_corpora": ["retain.jsonl"],
+    }
+    _write("spec.yaml", spec)
+    return tmp_path
+
+
+def _write(name, values):
+    Path(name).write_text(yaml.safe_dump(values))
+
+
+@pytest.fixture
+def question():
+    """The fields that the questions of the working folder share."""
+    return QUESTION
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    for module in (train_module, runner_module, evaluate_module, demo):
+        monkeypatch.setattr(module, "load_model", lambda *_args, **_kwargs: pytest.fail("the model was loaded"))
+
+
+def _tree():
+    return {path: path.read_bytes() if path.is_file() else None for path in Path().rglob("*")}
+
+
+@pytest.fixture
+def assert_refused(capsys):
+    def check(arguments, messages):
+        _check_refused(capsys, arguments, messages)
+
+    return check
+
+
+def _check_refused(capsys, arguments, messages):
+    before = _tree()
+    assert main([*arguments, "--out", "out"]) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith("sae-lens-contrastive: ")
+    assert "Traceback" not in output.err
+    assert [message for message in messages if message not in output.err] == []
+    assert output.err.count("\n") == 1
+    assert _tree() == before
