@@ -17,6 +17,7 @@ check: $(STAMP)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_documents.py
+	$(BIN)/python scripts/readme_tables.py --check
 
 bench: $(STAMP)
 	$(BIN)/python evals/bench_training_step.py --out evals/results/bench_training_step.json

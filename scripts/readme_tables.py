@@ -25,8 +25,8 @@ def main() -> int:
 def _table(source: str) -> str:
     rows = json.loads((ROOT / source).read_text(encoding="utf-8"))
     lines = [
-        "| variant | score | forgetting, held out | forget accuracy, held out (95 % interval) | retain accuracy, held out "
-        "| explained variance | training |",
+        "| variant | score | forgetting, held out | forget accuracy, held out (95 % interval) "
+        "| retain accuracy, held out | explained variance | training |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:

@@ -4,8 +4,16 @@ import json
 
 import pytest
 import torch
-from sae_lens import SAE, StandardSAE, StandardTrainingSAE, StandardTrainingSAEConfig, TopKSAE, TrainingSAE
-from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
+from sae_lens import (
+    SAE,
+    StandardSAE,
+    StandardTrainingSAE,
+    StandardTrainingSAEConfig,
+    TopKSAE,
+    TopKTrainingSAE,
+    TopKTrainingSAEConfig,
+    TrainingSAE,
+)
 from sae_lens.saes.sae import TrainStepInput
 
 from sae_lens_contrastive import (
