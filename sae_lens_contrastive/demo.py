@@ -8,7 +8,6 @@ from typing import Any
 
 from sae_lens_contrastive.config import load_yaml, parse_config
 from sae_lens_contrastive.files import write_json
-from sae_lens_contrastive.models import load_model
 from sae_lens_contrastive.packaged import packaged_file
 from sae_lens_contrastive.report import load_results, results_table, write_figures
 from sae_lens_contrastive.report.results import RESULTS_FILE
@@ -22,7 +21,7 @@ SPEC = "evals/world_facts_smollm2.yaml"
 _SUMMARY_KEYS = ("d_sae", "explained_variance", "l0", "dead_features", "train_seconds")
 
 
-def run_demo(out: Path | str, model: Any = None) -> list[dict[str, Any]]:
+def run_demo(out: Path | str) -> list[dict[str, Any]]:
     """Run the demo into `out` and return the rows of its `results.json`.
 
     Finished parts are kept, so a second call continues where the first ended. Raises `UserError` if `out` holds
@@ -34,13 +33,12 @@ def run_demo(out: Path | str, model: Any = None) -> list[dict[str, Any]]:
     spec = parse_config(EvalSpec, load_yaml(packaged_file(SPEC)), SPEC)
     config = {"runs": [run.model_dump(mode="json") for run in runs], "spec": spec.model_dump(mode="json")}
     claim_folder(out, "demo", config)
-    model = model or load_model(runs[0].model, dtype=runs[0].dtype, device=runs[0].device)
-    folders = train_runs(runs, out / "train", model)
+    folders = train_runs(runs, out / "train")
     saes = {
         run.variant: SaeUnderTest(variant=run.variant, seed=run.seed, path=folder / "sae")
         for run, folder in zip(runs, folders, strict=True)
     }
-    results = evaluate_saes(spec, saes, out / "eval", model)
+    results = evaluate_saes(spec, saes, out / "eval")
     rows = [
         {**result.model_dump(mode="json"), **{key: load_summary(folder)[key] for key in _SUMMARY_KEYS}}
         for result, folder in zip(results, folders, strict=True)
