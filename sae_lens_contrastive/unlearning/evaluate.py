@@ -94,6 +94,7 @@ class _Report:
     held_out: HeldOut
     below_chance: bool
     retain_accuracy_by_domain: dict[str, float]
+    near_accuracy_by_domain: dict[str, float]
 
 
 def _evaluate(name: str, subject: SaeUnderTest, shared: HookData, provenance: Provenance) -> UnlearningResult:
@@ -126,6 +127,7 @@ def _evaluate(name: str, subject: SaeUnderTest, shared: HookData, provenance: Pr
         setting=setting,
         features=list(features),
         retain_accuracy_by_domain=report.retain_accuracy_by_domain,
+        near_accuracy_by_domain=report.near_accuracy_by_domain,
         known=shared.known_counts,
         frontier=frontier,
         provenance=provenance,
@@ -134,6 +136,7 @@ def _evaluate(name: str, subject: SaeUnderTest, shared: HookData, provenance: Pr
 
 def _held_out(sae: Any, features: Sequence[int], multiplier: float, shared: HookData) -> _Report:
     spec, forget, retain = shared.spec, shared.forget["held_out"], shared.retain["held_out"]
+    near = shared.near
     intervention = build_intervention(spec, multiplier)
     forget_right = forget.answers(sae, features, intervention)
     retain_right = retain.answers(sae, features, intervention)
@@ -149,6 +152,7 @@ def _held_out(sae: Any, features: Sequence[int], multiplier: float, shared: Hook
         ),
         below_chance=forget_accuracy < chance,
         retain_accuracy_by_domain=_by_domain(retain.known, retain_right),
+        near_accuracy_by_domain=_by_domain(near.known, near.answers(sae, features, intervention)),
     )
 
 
@@ -166,6 +170,7 @@ def _unedited(shared: HookData) -> _Report:
         ),
         below_chance=False,
         retain_accuracy_by_domain=dict.fromkeys(domains_of(retain.known), 1.0),
+        near_accuracy_by_domain=dict.fromkeys(domains_of(shared.near.known), 1.0),
     )
 
 

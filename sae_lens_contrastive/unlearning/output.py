@@ -100,6 +100,8 @@ class UnlearningResult(StrictModel):
     """Features edited at that setting."""
     retain_accuracy_by_domain: dict[str, float]
     """Held-out retain accuracy of each domain at that setting."""
+    near_accuracy_by_domain: dict[str, float]
+    """Held-out accuracy of each near domain at that setting; it has no say in the choice."""
     known: KnownCounts
     """How many questions the unedited model knows."""
     frontier: list[SettingResult]

@@ -27,6 +27,9 @@ class HookData:
         self.spec = spec
         self.inputs = inputs
         self.forget = {split: self._evaluator("forget", split) for split in inputs.forget_questions}
+        self.near = QuestionEvaluator(
+            model, hook_name, inputs.near_questions, spec.prompt, batch_tokens=spec.batch_tokens, title="near held_out"
+        )
         self.retain = {split: self._evaluator("retain", split) for split in inputs.retain_questions}
         if self.knows_enough:
             self._forget_residuals = self._residuals(inputs.forget_texts, "forget corpus")

@@ -40,6 +40,9 @@ class EvalSpec(StrictModel):
     """Questions to be forgotten: `world_facts/<domain>` or paths of .jsonl files."""
     retain_questions: _Names = Field(min_length=1)
     """Questions that must stay: `world_facts/<domain>` or paths of .jsonl files."""
+    near_questions: _Names = Field(default_factory=list)
+    """Questions of domains close to the forgotten one: reported by domain at the chosen setting, on `held_out`,
+    with no say in the choice."""
     forget_corpora: _Names = Field(min_length=1)
     """Text of the forget domain, on which features are ranked: `world_facts/<domain>` or paths. Documents
     that name a held-out entity are left out."""
@@ -104,6 +107,8 @@ class EvalInputs:
     """Questions to be forgotten, by split."""
     retain_questions: dict[Split, list[Question]]
     """Questions that must stay, by split."""
+    near_questions: list[Question]
+    """Held-out questions of near domains, which are only reported."""
     forget_texts: list[str]
     """Forget text without held-out entities, in reading order."""
     retain_texts: list[str]
@@ -121,23 +126,25 @@ def check_spec(spec: EvalSpec) -> EvalInputs:
     check_device(spec.device)
     forget = load_question_sources(spec.forget_questions)
     retain = load_question_sources(spec.retain_questions)
-    asked = Counter(question.id for question in (*forget, *retain))
+    near = load_question_sources(spec.near_questions)
+    asked = Counter(question.id for question in (*forget, *retain, *near))
     name, times = asked.most_common(1)[0]
     if times > 1:
         raise UserError(
-            f"The question {name!r} appears {times} times in forget_questions and retain_questions. "
-            "A question is forgotten or retained, once."
+            f"The question {name!r} appears {times} times in forget_questions, retain_questions and "
+            "near_questions. A question is forgotten, retained or only reported, once."
         )
     forget_documents = load_corpus_sources(spec.forget_corpora, held_out_entities(forget))
     retain_documents = load_corpus_sources(spec.retain_corpora, held_out_entities(retain))
     content = {
         "spec": spec.model_dump(),
-        "questions": [[asdict(question) for question in side] for side in (forget, retain)],
+        "questions": [[asdict(question) for question in side] for side in (forget, retain, near)],
         "documents": [[asdict(text) for text in side] for side in (forget_documents, retain_documents)],
     }
     return EvalInputs(
         forget_questions=_chosen(forget, spec),
         retain_questions=_chosen(retain, spec),
+        near_questions=_chosen(near, spec)["held_out"],
         forget_texts=_reading_order(forget_documents, spec.seed),
         retain_texts=_reading_order(retain_documents, spec.seed),
         digest=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),

@@ -237,3 +237,15 @@ def test_an_unknown_release_is_a_user_error(spec):
     subject = SaeUnderTest(variant="v", release="no-such-release", sae_id="x")
     with pytest.raises(UserError, match=r"'no-such-release'.*could not be loaded"):
         evaluate_saes(spec, {"one": subject}, None)
+
+
+def test_near_questions_are_reported_and_have_no_say(tiny, make_spec, spec, planted, under_test, files, tmp_path):
+    near = tmp_path / "near.jsonl"
+    records = [json.loads(line) for line in (files / "forget.jsonl").read_text().splitlines()]
+    near.write_text("".join(json.dumps({**r, "id": f"near/{r['id']}", "domain": "near"}) + "\n" for r in records))
+    plain = evaluate(spec, under_test(planted, name="plain"), tiny)
+    beside = evaluate(make_spec(near_questions=[str(near)]), under_test(planted, name="beside"), tiny)
+    assert plain.near_accuracy_by_domain == {}
+    # The near questions are the forget questions under another name: they fall alike, and nothing else changes.
+    assert beside.near_accuracy_by_domain == {"near": plain.held_out.forget_accuracy}
+    assert (beside.setting, beside.held_out) == (plain.setting, plain.held_out)

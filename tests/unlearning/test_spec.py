@@ -109,8 +109,10 @@ def test_the_digest_follows_spec_and_content(files, make_spec):
 def test_the_shipped_specifications_are_valid(name):
     path = Path(__file__).parents[2] / "evals" / f"{name}.yaml"
     spec = parse_config(EvalSpec, load_yaml(path), str(path))
-    domains = {f"world_facts/{domain}" for domain in world_facts_domains()}
-    assert {*spec.forget_questions, *spec.retain_questions} <= domains
+    inputs = check_spec(spec)
+    assert inputs.forget_texts
+    assert inputs.retain_texts
     if name == "world_facts_smollm2":
-        assert {*spec.forget_questions, *spec.retain_questions} == domains
+        named = {*spec.forget_questions, *spec.retain_questions, *spec.near_questions}
+        assert named == {f"world_facts/{domain}" for domain in world_facts_domains()}
         assert {*spec.retain_corpora} == {*spec.retain_questions, "world_facts/general"}
