@@ -16,7 +16,9 @@ from sae_lens_contrastive.errors import ConfigError, UserError, unknown_choice
 class StrictModel(BaseModel):
     """Base of all run configurations: frozen, unknown keys forbidden, field docstrings as help texts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 T_CONFIG = TypeVar("T_CONFIG", bound=StrictModel)
