@@ -105,6 +105,7 @@ def _trainer_config(options: argparse.Namespace) -> SAETrainerConfig:
         total_training_samples=options.batch * STEPS_PER_TURN * (1 + options.repeats),
         train_batch_size_samples=options.batch,
         lr=1e-3,
+        lr_end=1e-3,
         device=options.device,
     )
 
@@ -136,7 +137,8 @@ def _alternate(turns: dict[str, Callable[[], None]], repeats: int) -> dict[str, 
 
 def _machine(options: argparse.Namespace) -> str:
     where = torch.cuda.get_device_name() if options.device.startswith("cuda") else f"CPU ({platform.machine()})"
-    return f"{where}, {os.cpu_count()} cores, {options.threads} threads, {platform.system()}, Python {platform.python_version()}"
+    threads = f"{os.cpu_count()} cores, {options.threads} threads"
+    return f"{where}, {threads}, {platform.system()}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":
