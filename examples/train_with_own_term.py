@@ -2,7 +2,7 @@
 
 import sys
 
-import own_loss_term  # noqa: F401 - importing it registers the term
+import own_loss_term  # noqa: F401 # pyright: ignore[reportUnusedImport] - importing it registers the term
 from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig
 
 from sae_lens_contrastive import ContrastiveTopKTrainingSAEConfig, ContrastiveTrainingRunner, DomainData

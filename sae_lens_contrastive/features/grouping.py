@@ -89,7 +89,10 @@ def _clusters(correlation: FeatureCorrelation, columns: Int[Tensor, " n"], tau: 
     distance = (1 - correlation.among(columns)).clamp(min=0).cpu().numpy()
     np.fill_diagonal(distance, 0.0)
     model = AgglomerativeClustering(
-        n_clusters=None, metric="precomputed", linkage="average", distance_threshold=1 - tau
+        n_clusters=None,  # pyright: ignore[reportArgumentType] - scikit-learn's own way to ask for a threshold
+        metric="precomputed",
+        linkage="average",
+        distance_threshold=1 - tau,
     )
     labels = model.fit_predict(distance)
     return [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]

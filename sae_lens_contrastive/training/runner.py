@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import wandb
@@ -100,7 +100,7 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
         self.activation_cache = activation_cache
         torch.manual_seed(cfg.seed)
         with _no_override_warnings():
-            super().__init__(cfg, dataset, override_model, override_sae)
+            super().__init__(cfg, dataset, cast(Any, override_model), override_sae)
 
     @override
     def run(self) -> TrainingSAE[Any]:
@@ -192,7 +192,7 @@ def _load_dataset(cfg: LanguageModelSAERunnerConfig[Any]) -> HfDataset:
     if not cfg.dataset_path:
         raise ConfigError("dataset_path is empty. Name a dataset of the hub, or pass override_dataset.")
     try:
-        return load_dataset(cfg.dataset_path, split="train", streaming=cfg.streaming)  # pyright: ignore[reportReturnType]
+        return load_dataset(cfg.dataset_path, split="train", streaming=cfg.streaming)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
