@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sae_lens_contrastive import demo
 from sae_lens_contrastive.cli import main
 from sae_lens_contrastive.training import runner as runner_module
 from sae_lens_contrastive.training import train as train_module
@@ -75,7 +74,7 @@ def question():
 
 @pytest.fixture
 def no_model(monkeypatch):
-    for module in (train_module, runner_module, evaluate_module, demo):
+    for module in (train_module, runner_module, evaluate_module):
         monkeypatch.setattr(module, "load_model", lambda *_args, **_kwargs: pytest.fail("the model was loaded"))
 
 
