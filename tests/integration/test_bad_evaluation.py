@@ -52,7 +52,7 @@ BAD_EVALUATION = {
     ),
     "question on both sides": (
         [*EVAL, "--set", "retain_questions=[forget_questions.jsonl]"],
-        ["The question 'forget0' appears 2 times", "forgotten or retained, once"],
+        ["The question 'forget0' appears 2 times", "forgotten, retained or only reported, once"],
     ),
     "empty corpus": ([*EVAL, "--set", "forget_corpora=[empty.jsonl]"], ["empty.jsonl holds no document"]),
     "unknown model": ([*EVAL, "--set", "model=gemma-2-2bb"], ["Unknown model 'gemma-2-2bb'", "google/gemma-2-2b"]),
