@@ -85,9 +85,10 @@ def _training_losses(results: SavedResults) -> Figure | None:
         axes.set_title(name.replace("_", " "), fontsize=10)
         axes.set_xlabel("training step")
         axes.spines[["top", "right"]].set_visible(False)
+        if _spans_decades(results, name):
+            axes.set_yscale("log")
     for axes in list(grid.flat)[len(names) :]:
         axes.set_visible(False)
-    grid.flat[0].set_yscale("log")
     grid.flat[0].legend(fontsize=8, frameon=False)
     return figure
 
@@ -171,3 +172,8 @@ def _forgetting_at(row: dict[str, Any], accuracy: float) -> float:
 
 def _varies(results: SavedResults, name: str) -> bool:
     return any(record.get(name) for history in results.histories.values() for record in history)
+
+
+def _spans_decades(results: SavedResults, name: str) -> bool:
+    values = [record[name] for history in results.histories.values() for record in history if record.get(name)]
+    return min(values) > 0 and max(values) > 100 * min(values)
