@@ -69,7 +69,7 @@ def unknown_hook(hook_name: str, model: Any) -> ConfigError:
         if layer >= n_layers:
             return ConfigError(
                 f"Hook {hook_name!r} asks for layer {layer}, but the model has layers 0 to {n_layers - 1}. "
-                f"For the same relative depth as 19 of 26 use blocks.{round(n_layers * 19 / 26) - 1}.{match.group(2)}."
+                f"For the same relative depth as 19 of 26 use blocks.{n_layers * 19 // 26}.{match.group(2)}."
             )
     common = [f"blocks.L.{kind}" for kind in ("hook_resid_pre", "hook_resid_post", "hook_mlp_out", "hook_attn_out")]
     return unknown_choice(

@@ -75,7 +75,7 @@ def test_a_wrong_width_names_the_right_one(tiny, hooked_transformer, hook_name):
 
 def test_a_layer_beyond_the_last_gets_a_layer_of_the_same_depth(tiny, hooked_transformer):
     with pytest.raises(
-        ConfigError, match=r"layer 26, but the model has layers 0 to 25.* use blocks\.18\.hook_resid_post"
+        ConfigError, match=r"layer 26, but the model has layers 0 to 25.* use blocks\.19\.hook_resid_post"
     ):
         check_hook(tiny, "blocks.26.hook_resid_post")
     with pytest.raises(
