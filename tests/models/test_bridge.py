@@ -79,7 +79,7 @@ def test_a_layer_beyond_the_last_gets_a_layer_of_the_same_depth(tiny, hooked_tra
     ):
         check_hook(tiny, "blocks.26.hook_resid_post")
     with pytest.raises(
-        ConfigError, match=r"layer 19, but the model has layers 0 to 2\. .*use blocks\.1\.hook_resid_post"
+        ConfigError, match=r"layer 19, but the model has layers 0 to 2\. .*use blocks\.2\.hook_resid_post"
     ):
         check_hook(hooked_transformer, "blocks.19.hook_resid_post")
 
