@@ -163,7 +163,7 @@ class RunConfig(StrictModel):
                 wandb_project=self.training.wandb_project,
                 run_name=self.variant,
             ),
-            checkpoint_path=None if output_path is None else str(output_path / "checkpoints"),
+            checkpoint_path=str(output_path / "checkpoints") if output_path and self.training.n_checkpoints else None,
             output_path=None if output_path is None else str(output_path / "sae"),
             verbose=False,
             **{name: training[name] for name in shared},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,6 +130,23 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
             wandb.finish()
         return sae
 
+    @override
+    def run_trainer_with_interruption_handling(self, trainer: Any) -> Any:
+        """Train; SIGINT and SIGTERM end in `KeyboardInterrupt`, after a checkpoint if there is a `checkpoint_path`.
+
+        The host's own handlers write into a folder that does not exist yet, and stay in place after training.
+        """
+        previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            return trainer.fit()
+        except KeyboardInterrupt:
+            if self.cfg.checkpoint_path is not None:
+                trainer.save_checkpoint(checkpoint_name=str(trainer.n_training_samples))
+            raise
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
     def data_provider(self) -> tuple[Iterator[Tensor], Tensor | None]:
         """The activation stream of the run and the domain of every token of its batches."""
         if self.domain_data is None:
@@ -213,6 +231,10 @@ def _no_override_warnings() -> Iterator[None]:
         yield
     finally:
         host_logger.removeFilter(wanted)
+
+
+def _interrupt(_number: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def check_runner_config(cfg: LanguageModelSAERunnerConfig[Any], has_domains: bool) -> None:

@@ -1,6 +1,7 @@
 """Runs on the tiny Gemma-2: from configuration files to stock SAEs, resumed and refused as promised."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ from sae_lens import SAE, LanguageModelSAERunnerConfig, LoggingConfig, TopKSAE
 
 from sae_lens_contrastive import (
     ConfigError,
+    ContrastiveSAETrainer,
     ContrastiveTopKTrainingSAEConfig,
     ContrastiveTrainingRunner,
     DomainData,
     UserError,
 )
+from sae_lens_contrastive.cli import main
 from sae_lens_contrastive.data.corpora import load_corpus, to_dataset
 from sae_lens_contrastive.training import load_summary, resolve_runs, train_runs
 from sae_lens_contrastive.training import train as train_module
@@ -138,6 +141,43 @@ def test_a_stock_runner_configuration_streams_three_corpora(tiny_model, corpora,
     assert runner.trainer.domains is not None
     assert runner.trainer.domains.bincount().tolist() == [32, 32, 64]
     assert runner.trainer.history[-1]["forget_margin_loss"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_a_checkpoint_to_resume_from(number, tiny_model, corpora, tmp_path, monkeypatch):
+    cfg = stock_config(tmp_path)
+    cfg.checkpoint_path = str(tmp_path / "checkpoints")
+    dataset = to_dataset(load_corpus(corpora["general"][0]))
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    step = ContrastiveSAETrainer.step
+
+    def interrupted_step(trainer, batch):
+        if trainer.n_training_steps == 3:
+            signal.raise_signal(number)
+        return step(trainer, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ContrastiveSAETrainer, "step", interrupted_step)
+        with pytest.raises(KeyboardInterrupt):
+            ContrastiveTrainingRunner(cfg, override_dataset=dataset, override_model=tiny_model).run()
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    cfg.resume_from_checkpoint = str(tmp_path / "checkpoints" / str(3 * 128))
+    runner = ContrastiveTrainingRunner(cfg, override_dataset=dataset, override_model=tiny_model)
+    runner.run()
+    assert runner.trainer.n_training_steps == 8
+    assert [record["step"] for record in runner.trainer.history] == [0, 5]
+
+
+def test_an_interrupted_command_ends_with_one_line(corpora, tmp_path, monkeypatch, capsys):
+    def interrupt(*_arguments):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ContrastiveSAETrainer, "step", interrupt)
+    sources = [f"corpora.{name}={source}" for name, source in corpora.items()]
+    changes = [word for change in (*sources, "corpora.hold_out_entities_of=[]") for word in ("--set", change)]
+    command = ["train", str(TARGET), str(variants("baseline")[0]), *changes, "--out", str(tmp_path / "out")]
+    assert main(command) == 130
+    assert "Run the same command again" in capsys.readouterr().err
 
 
 def test_labels_are_asked_for_before_the_model_loads(tmp_path, monkeypatch):
