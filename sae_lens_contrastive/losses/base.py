@@ -5,18 +5,34 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_lens_contrastive.errors import ConfigError, unknown_choice
+from sae_lens_contrastive.losses.output_space import OutputSpace
 from sae_lens_contrastive.options import build_options, checked_value
 
 GENERAL, FORGET, RETAIN = 0, 1, 2
 """Domain labels of a token, y in design terms."""
 
 RESERVED_KEYS = ("coefficient", "warm_up_steps")
+
+SAMPLE_TOKENS = 512
+"""Tokens of a batch that terms with a cost above linear look at."""
+
+
+class TokenSample(NamedTuple):
+    """Evenly spaced tokens of a batch, so that every domain keeps its share."""
+
+    feature_acts: Float[Tensor, "n d_sae"]
+    """Feature activations."""
+    hidden_pre: Float[Tensor, "n d_sae"]
+    """Pre-activations."""
+    domains: Int[Tensor, " n"] | None
+    """Domain of each token."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,19 @@ class LossContext:
     """`GENERAL`, `FORGET` or `RETAIN` for each token; None without a forget corpus."""
     groups: tuple[Int[Tensor, " size"], ...]
     """Feature indices of each correlation group; empty until the first grouping."""
+    step: int = 0
+    """Training steps done before this one."""
+    sae: Any = None
+    """The SAE under training, for terms that encode other text than the batch."""
+    output_space: OutputSpace | None = None
+    """The model above the hook with forget and retain sequences, for terms on what the model says."""
+
+    @cached_property
+    def sample(self) -> TokenSample:
+        """At most about `SAMPLE_TOKENS` tokens of the batch; terms that share it share its backward pass too."""
+        stride = max(1, len(self.feature_acts) // SAMPLE_TOKENS)
+        domains = None if self.domains is None else self.domains[::stride]
+        return TokenSample(self.feature_acts[::stride], self.hidden_pre[::stride], domains)
 
     def labels(self) -> Int[Tensor, " batch"]:
         """Domain of each token; `ConfigError` if the run has no forget and retain corpus."""
@@ -59,6 +88,8 @@ class LossTerm(ABC):
     """Whether the term reads domain labels, so that a run without a forget corpus can be refused early."""
     needs_groups: ClassVar[bool] = False
     """Whether the term reads correlation groups, so that a run without the tracker can be refused early."""
+    needs_output_space: ClassVar[bool] = False
+    """Whether the term runs the model above the hook, so that a run prepares sequences for it."""
 
     @abstractmethod
     def __call__(self, ctx: LossContext) -> Float[Tensor, ""]:

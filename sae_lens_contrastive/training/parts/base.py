@@ -1,0 +1,83 @@
+"""Parts of a training run that watch the features or change them between steps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jaxtyping import Bool, Float, Int
+from sae_lens.saes.sae import TrainStepOutput
+from torch import Tensor
+from torch.optim import Optimizer
+
+from sae_lens_contrastive.features.grouping import FeatureGroups
+from sae_lens_contrastive.saes import ContrastiveObjective
+
+
+@dataclass
+class FeatureState:
+    """What the parts of one run know about its features; each part writes its own field."""
+
+    pruned: Bool[Tensor, " d_sae"]
+    """Features that are masked: their weights stay zero until they are reinitialised."""
+    groups: FeatureGroups | None = None
+    """Current correlation groups or clusters."""
+    importance: Float[Tensor, " d_sae"] | None = None
+    """Current importance of each feature, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class StepView:
+    """One finished training step, as the parts see it."""
+
+    step: int
+    """Steps done before this one."""
+    sae: ContrastiveObjective
+    """The SAE, after the optimiser's step."""
+    optimizer: Optimizer
+    """Its optimiser."""
+    output: TrainStepOutput
+    """Forward pass of the step; `output.feature_acts.grad` is there if a part asked for it."""
+    domains: Int[Tensor, " batch"] | None
+    """Domain of each token of the batch."""
+    passes_since_fired: Float[Tensor, " d_sae"]
+    """Steps since each feature fired; a part that revives a feature sets its entry to 0."""
+    dead: Bool[Tensor, " d_sae"]
+    """Features that have not fired for `dead_feature_window` steps and are not pruned."""
+    features: FeatureState
+    """What the parts know, shared between them."""
+    seed: int
+    """Seed of the run, for parts that draw: with the step it makes a generator, so no state is kept."""
+
+
+class TrainingPart(ABC):
+    """A tracker or a surgery: looks at every finished step, acts on its own schedule, saves its state.
+
+    `records` are kept for figures and written to `trackers.json` under the part's name.
+    """
+
+    name: ClassVar[str]
+    """Key of the part: its section in the SAE configuration, its records, its saved state."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def wants_gradients(self, step: int) -> bool:  # noqa: ARG002 - for those who need it
+        """Whether the step should keep the gradient of the loss with respect to the feature activations."""
+        return False
+
+    @abstractmethod
+    def after_step(self, view: StepView) -> None:
+        """Look at a finished step, and act if it is time."""
+
+    def metrics(self, features: FeatureState) -> dict[str, float]:  # noqa: ARG002 - for those who need it
+        """Numbers for the training history, present from the first time they are known."""
+        return {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Tensors that a resumed run needs; records are saved apart."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:  # noqa: B027 - a part may have no state
+        """Take the tensors of `state_dict` over."""
