@@ -1,16 +1,22 @@
-"""Where questions and corpora come from: the embedded benchmark or a file of one's own."""
+"""Where questions and corpora come from: the embedded benchmark, a file of one's own, or, to train on, the hub."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from sae_lens_contrastive.data.corpora import Document, load_corpus, without_entities
+from datasets import Dataset, IterableDataset, interleave_datasets
+
+from sae_lens_contrastive.data.corpora import Document, load_corpus, to_dataset, without_entities
+from sae_lens_contrastive.data.hub_corpora import HUB_PREFIX, HubCorpus
 from sae_lens_contrastive.data.questions import Question, load_questions, of_split
 from sae_lens_contrastive.errors import UserError, unknown_choice
 
 WORLD_FACTS = "world_facts"
+SHUFFLE_BUFFER = 2000
+"""Pieces of streamed text held and drawn from at random; the order of a dataset's files is shuffled as well."""
 
 
 def world_facts_folder() -> Path:
@@ -34,6 +40,8 @@ def question_file(source: str) -> Path:
 
 def corpus_file(source: str) -> Path:
     """File behind a corpus source, `world_facts/<domain or general>` or a path; `UserError` if there is none."""
+    if source.startswith(HUB_PREFIX):
+        raise UserError(f"{source!r} is streamed from the hub, which serves training only. Give a file here.")
     if (name := _world_facts_name(source)) is None:
         return _existing(source, "corpus")
     folder = world_facts_folder() / "corpora"
@@ -61,6 +69,42 @@ def load_corpus_sources(sources: Sequence[str], left_out_entities: Sequence[str]
             "Give a larger corpus or hold out the entities of fewer question sources."
         )
     return kept
+
+
+def check_corpus_sources(sources: Sequence[str], left_out_entities: Sequence[str] = ()) -> None:
+    """Raise `UserError` for local sources that cannot be read and malformed hub sources; asks no network."""
+    local = [source for source in sources if not source.startswith(HUB_PREFIX)]
+    if local:
+        load_corpus_sources(local, left_out_entities)
+    for source in set(sources) - set(local):
+        HubCorpus.parse(source)
+
+
+def corpus_dataset(sources: Sequence[str], left_out_entities: Sequence[str], seed: int) -> Dataset | IterableDataset:
+    """Texts of several sources in a column `text`, shuffled by the seed, as SAELens' activation store takes them.
+
+    Local sources alone make a map-style dataset of whole documents. With a hub source it is a stream: each hub source
+    and the local ones together take turns, text by text, and begin again until the longest has been read once. Text
+    that names an entity of `left_out_entities` stays out. Raises `UserError` for what cannot be read.
+    """
+    local = [source for source in sources if not source.startswith(HUB_PREFIX)]
+    documents = to_dataset(load_corpus_sources(local, left_out_entities)).shuffle(seed=seed) if local else None
+    hub = [HubCorpus.parse(source) for source in sources if source.startswith(HUB_PREFIX)]
+    if documents is not None and not hub:
+        return documents
+    streams = [corpus.stream(left_out_entities) for corpus in hub]
+    if documents is not None:
+        streams.append(documents.to_iterable_dataset())
+    mixed = streams[0] if len(streams) == 1 else interleave_datasets(streams, stopping_strategy="all_exhausted")
+    return mixed.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
+
+
+def corpus_digest(source: str) -> str:
+    """What a corpus holds, for fingerprints: the SHA-256 of a file's bytes, or a hub source as it is written."""
+    if source.startswith(HUB_PREFIX):
+        HubCorpus.parse(source)
+        return source
+    return hashlib.sha256(corpus_file(source).read_bytes()).hexdigest()
 
 
 def held_out_entities(questions: Sequence[Question]) -> list[str]:

@@ -12,7 +12,7 @@ from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig
 
 from sae_lens_contrastive.config import StrictModel, load_yaml, merge, parse_config
 from sae_lens_contrastive.data.activations import domain_sizes
-from sae_lens_contrastive.data.sources import held_out_entities, load_corpus_sources, load_question_sources
+from sae_lens_contrastive.data.sources import check_corpus_sources, held_out_entities, load_question_sources
 from sae_lens_contrastive.errors import ConfigError, unknown_choice
 from sae_lens_contrastive.models import check_device, check_model_name
 from sae_lens_contrastive.options import build_options
@@ -21,7 +21,11 @@ from sae_lens_contrastive.training.runner import BRIDGE_CLASS_NAME, check_runner
 
 
 class CorporaConfig(StrictModel):
-    """Texts of a target. A source is `world_facts/NAME` or the path of a .jsonl, .jsonl.gz or .txt file."""
+    """Texts of a target.
+
+    A source is `world_facts/NAME`, the path of a .jsonl, .jsonl.gz or .txt file, or a dataset of the Hugging Face hub,
+    which is streamed: `hub:NAME#CONFIG@SPLIT:COLUMN`, of which only NAME must be given.
+    """
 
     general: tuple[str, ...] = Field(min_length=1)
     """Sources of the text that every variant reconstructs."""
@@ -178,10 +182,9 @@ class RunConfig(StrictModel):
         check_model_name(self.model)
         check_device(self.device)
         for sources in (self.corpora.general, self.corpora.retain):
-            if sources:
-                load_corpus_sources(sources)
+            check_corpus_sources(sources)
         if self.corpora.forget:
-            load_corpus_sources(self.corpora.forget, self.left_out_entities())
+            check_corpus_sources(self.corpora.forget, self.left_out_entities())
             batch_size = self.training.train_batch_size_tokens
             domain_sizes(batch_size, self.corpora.forget_share, self.corpora.retain_share)
         check_runner_config(self.runner_config(None), has_domains=bool(self.corpora.forget))
