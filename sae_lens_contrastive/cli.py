@@ -102,6 +102,14 @@ def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     evaluate.add_argument("--sae", metavar="DIR", type=Path, action="append", default=[], help="folder of a saved SAE")
     evaluate.add_argument("--release", metavar="R", action="append", default=[], help="SAELens release, with --sae-id")
     evaluate.add_argument("--sae-id", metavar="I", action="append", default=[], help="SAE within the release before it")
+    evaluate.add_argument(
+        "--ensemble",
+        metavar=("NAME", "DIR"),
+        nargs="+",
+        action="append",
+        default=[],
+        help="saved SAEs of one hook that act together, under a name of their own",
+    )
     evaluate.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key of the spec")
     evaluate.add_argument("--out", type=Path, required=True, help="folder for the results")
     evaluate.set_defaults(run=_eval)
@@ -149,8 +157,13 @@ def _eval(options: argparse.Namespace) -> None:
 
     if len(options.release) != len(options.sae_id):
         raise UserError(f"{len(options.release)} --release and {len(options.sae_id)} --sae-id: give them in pairs.")
-    if not options.sae and not options.release:
-        raise UserError("Give at least one SAE: --sae DIR, or --release R --sae-id I.")
+    for name, *folders in options.ensemble:
+        if not folders:
+            raise UserError(
+                f"--ensemble {name} names no SAE. Give a name and then the folders: --ensemble NAME DIR DIR."
+            )
+    if not options.sae and not options.release and not options.ensemble:
+        raise UserError("Give at least one SAE: --sae DIR, --release R --sae-id I, or --ensemble NAME DIR DIR.")
     values = merge(load_yaml(options.spec), parse_overrides(options.set))
     spec = parse_config(EvalSpec, values, source=options.spec)
     saes = {
@@ -159,8 +172,9 @@ def _eval(options: argparse.Namespace) -> None:
             f"{release}_{sae_id}".replace("/", "_"): SaeUnderTest(variant=sae_id, release=release, sae_id=sae_id)
             for release, sae_id in zip(options.release, options.sae_id, strict=True)
         },
+        **{name: SaeUnderTest(variant=name, members=tuple(map(Path, dirs))) for name, *dirs in options.ensemble},
     }
-    if len(saes) < len(options.sae) + len(options.release):
+    if len(saes) < len(options.sae) + len(options.release) + len(options.ensemble):
         raise UserError("Two of the SAEs have the same name. Evaluate them into different folders.")
     claim_folder(options.out, "eval", {"spec": spec.model_dump(mode="json")})
     results = evaluate_saes(spec, saes, options.out)

@@ -18,9 +18,11 @@ from sae_lens_contrastive.data.questions import Question, domains_of
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.models import check_hook, load_model
+from sae_lens_contrastive.unlearning.ensemble import Ensemble
 from sae_lens_contrastive.unlearning.output import (
     CauseOfZero,
     HeldOut,
+    MemberFeatures,
     Provenance,
     SettingResult,
     UnlearningResult,
@@ -126,6 +128,7 @@ def _evaluate(name: str, subject: SaeUnderTest, shared: HookData, provenance: Pr
         below_chance=report.below_chance,
         setting=setting,
         features=list(features),
+        members=_by_member(subject, sae, features),
         retain_accuracy_by_domain=report.retain_accuracy_by_domain,
         near_accuracy_by_domain=report.near_accuracy_by_domain,
         known=shared.known_counts,
@@ -172,6 +175,11 @@ def _unedited(shared: HookData) -> _Report:
         retain_accuracy_by_domain=dict.fromkeys(domains_of(retain.known), 1.0),
         near_accuracy_by_domain=dict.fromkeys(domains_of(shared.near.known), 1.0),
     )
+
+
+def _by_member(subject: SaeUnderTest, sae: Any, features: Sequence[int]) -> list[MemberFeatures]:
+    own = sae.by_member(features) if isinstance(sae, Ensemble) else [[] for _ in subject.members]
+    return [MemberFeatures(path=str(path), features=f) for path, f in zip(subject.members, own, strict=True)]
 
 
 def _by_domain(questions: Sequence[Question], right: torch.Tensor) -> dict[str, float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from sae_lens_contrastive.config import StrictModel
 
 CauseOfZero = Literal["no_features", "no_effect", "retain_gate", "unknown_questions"]
@@ -56,6 +58,15 @@ class KnownCounts(StrictModel):
     """Known and put: retain questions, `held_out`."""
 
 
+class MemberFeatures(StrictModel):
+    """The part of one SAE in an edit by an ensemble."""
+
+    path: str
+    """Folder of the SAE."""
+    features: list[int]
+    """Features edited, in this SAE's own indices, the one that fires most on forget text first."""
+
+
 class Provenance(StrictModel):
     """What a result depends on; a saved result is used again only if all of it agrees."""
 
@@ -97,7 +108,9 @@ class UnlearningResult(StrictModel):
     setting: SettingResult | None
     """The setting chosen on the `select` questions."""
     features: list[int]
-    """Features edited at that setting."""
+    """Features edited at that setting; of an ensemble, indices into its members' dictionaries one after another."""
+    members: list[MemberFeatures] = Field(default_factory=list)
+    """The same features by member of an ensemble; empty for a single SAE."""
     retain_accuracy_by_domain: dict[str, float]
     """Held-out retain accuracy of each domain at that setting."""
     near_accuracy_by_domain: dict[str, float]

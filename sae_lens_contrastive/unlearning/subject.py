@@ -16,10 +16,11 @@ from safetensors import SafetensorError
 from sae_lens_contrastive.config import StrictModel
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.interventions import check_editable
+from sae_lens_contrastive.unlearning.ensemble import Ensemble
 
 
 class SaeUnderTest(StrictModel):
-    """One SAE to evaluate: a folder, or a release of SAELens and the id within it."""
+    """What is evaluated: an SAE in a folder, one of a SAELens release, or an ensemble of folders."""
 
     variant: str
     """Named set of loss terms, trackers and surgeries it was trained with."""
@@ -31,12 +32,14 @@ class SaeUnderTest(StrictModel):
     """Release name or Hugging Face repository, as `SAE.from_pretrained` takes it."""
     sae_id: str | None = None
     """Id within the release."""
+    members: tuple[Path, ...] = ()
+    """Folders of SAEs of one hook that act together, as an `Ensemble`."""
 
     @model_validator(mode="after")
     def _has_one_place(self) -> SaeUnderTest:
         from_hub = self.release is not None and self.sae_id is not None
-        if from_hub == (self.path is not None):
-            raise ValueError("give either path, or release and sae_id.")
+        if from_hub + (self.path is not None) + bool(self.members) != 1:
+            raise ValueError("give either path, or release and sae_id, or members.")
         return self
 
 
@@ -56,6 +59,11 @@ def load_sae(name: str, subject: SaeUnderTest, device: str) -> Any:
     """Load an SAE; `UserError` for a missing or unreadable one, or a hub that cannot be reached."""
     if subject.path is not None:
         return _load_folder(name, subject.path, device)
+    if subject.members:
+        return Ensemble(
+            [f"{path} of {name!r}" for path in subject.members],
+            [_load_folder(name, path, device) for path in subject.members],
+        )
     assert subject.release is not None
     assert subject.sae_id is not None
     try:
@@ -71,18 +79,28 @@ def load_sae(name: str, subject: SaeUnderTest, device: str) -> Any:
 def check_sae(name: str, subject: SaeUnderTest, device: str) -> SaeFacts:
     """Load an SAE, check that it can be evaluated, and let it go.
 
-    Raises `UserError` if it cannot be loaded or edited, has weights that are not finite, or names no hook.
+    Raises `UserError` if it cannot be loaded or edited, has weights that are not finite, or names no hook; for an
+    ensemble, if that holds of a member or the members do not agree.
     """
     sae = load_sae(name, subject, device)
-    check_editable(sae, f"SAE {name!r}")
+    if not isinstance(sae, Ensemble):
+        return SaeFacts(hook_name=_check_one(f"SAE {name!r}", sae), d_in=sae.cfg.d_in, sha256=_digest(sae))
+    members = list(zip(subject.members, sae.members, strict=True))
+    hook_names = [_check_one(f"SAE {name!r}, member {path}", member) for path, member in members]
+    digests = "".join(_digest(member) for _, member in members)
+    return SaeFacts(hook_names[0], sae.cfg.d_in, hashlib.sha256(digests.encode()).hexdigest())
+
+
+def _check_one(title: str, sae: Any) -> str:
+    """Hook of an SAE that can be evaluated."""
+    check_editable(sae, title)
     for weight, tensor in sae.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
-            raise UserError(f"SAE {name!r}: {weight} has values that are not finite. Its training diverged; repeat it.")
-    if not sae.cfg.metadata.hook_name:
-        raise UserError(
-            f"SAE {name!r}: its cfg.json names no hook. Set metadata.hook_name, e.g. blocks.19.hook_resid_post."
-        )
-    return SaeFacts(hook_name=sae.cfg.metadata.hook_name, d_in=sae.cfg.d_in, sha256=_digest(sae))
+            raise UserError(f"{title}: {weight} has values that are not finite. Its training diverged; repeat it.")
+    hook_name = sae.cfg.metadata.hook_name
+    if not hook_name:
+        raise UserError(f"{title}: its cfg.json names no hook. Set metadata.hook_name, e.g. blocks.19.hook_resid_post.")
+    return hook_name
 
 
 def _load_folder(name: str, folder: Path, device: str) -> Any:
