@@ -21,6 +21,8 @@ examples:
       a run is a target (model, hook, corpora) and a variant (loss terms); each variant gets its folder under --out
   sae-lens-contrastive eval evals/world_facts_smollm2.yaml --sae runs/mine/contrastive/sae --out runs/mine-eval
       clamp the forget features of an SAE and score multiple-choice questions
+  sae-lens-contrastive search configs/search/smollm2.yaml --out runs/search
+      train many SAEs; NSGA-II looks for those that forget most, keep most and reconstruct best
   sae-lens-contrastive report runs/demo
       table and figures from what is saved; runs no model
 
@@ -55,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_train(commands)
     _add_eval(commands)
+    _add_search(commands)
     _add_report(commands)
     return parser
 
@@ -113,6 +116,25 @@ def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     evaluate.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key of the spec")
     evaluate.add_argument("--out", type=Path, required=True, help="folder for the results")
     evaluate.set_defaults(run=_eval)
+
+
+def _add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from sae_lens_contrastive.search import Dimension, SearchSpec
+
+    search = commands.add_parser(
+        "search",
+        help="search training settings for what forgets most, keeps most and reconstructs best",
+        description="Train one SAE a trial and sweep it on the select questions; the held-out ones are never put. "
+        "Needs the extra 'search'. Run again, it goes on where it stopped.",
+        epilog="\n\n".join(
+            ("keys of a search:", _fields(SearchSpec), "keys of an entry of space:", _fields(Dimension))
+        ),
+        formatter_class=_RAW,
+    )
+    search.add_argument("search", metavar="SEARCH.yaml", help="run, evaluation and what is varied")
+    search.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key of the search")
+    search.add_argument("--out", type=Path, required=True, help="folder for the trials, pareto.json and its figure")
+    search.set_defaults(run=_search)
 
 
 def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -179,6 +201,16 @@ def _eval(options: argparse.Namespace) -> None:
     claim_folder(options.out, "eval", {"spec": spec.model_dump(mode="json")})
     results = evaluate_saes(spec, saes, options.out)
     print(results_table([result.model_dump(mode="json") for result in results]))
+
+
+def _search(options: argparse.Namespace) -> None:
+    from sae_lens_contrastive.config import parse_overrides
+    from sae_lens_contrastive.report.pareto import front_table
+    from sae_lens_contrastive.search import resolve_search, run_search
+
+    run_search(resolve_search(options.search, parse_overrides(options.set)), options.out)
+    print("\nThe front, on the select questions; `eval` on trials/NUMBER/sae says what the held-out ones show.\n")
+    print(front_table(options.out))
 
 
 def _report(options: argparse.Namespace) -> None:

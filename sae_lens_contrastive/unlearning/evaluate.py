@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from sae_lens_contrastive.unlearning.score import (
     unlearning_score,
 )
 from sae_lens_contrastive.unlearning.shared import HookData
-from sae_lens_contrastive.unlearning.spec import EvalSpec, check_spec
+from sae_lens_contrastive.unlearning.spec import EvalInputs, EvalSpec, check_spec
 from sae_lens_contrastive.unlearning.subject import SaeUnderTest, check_sae, load_sae
 from sae_lens_contrastive.unlearning.sweep import accuracy, build_intervention, sweep
 
@@ -87,6 +87,39 @@ def evaluate_saes(
     if out is not None:
         write_json(out / RESULTS_FILE, [result.model_dump() for result in ordered])
     return ordered
+
+
+def selection_data(model: Any, hook_name: str, spec: EvalSpec, inputs: EvalInputs) -> HookData:
+    """What SAEs of one hook share when settings are only chosen: held-out and near questions are never put.
+
+    Raises `UserError` if the model knows fewer than `min_known_questions` on either side.
+    """
+    select_only = replace(
+        inputs,
+        forget_questions={"select": inputs.forget_questions["select"]},
+        retain_questions={"select": inputs.retain_questions["select"]},
+        near_questions=[],
+    )
+    data = HookData(model, hook_name, spec, select_only)
+    for side, evaluator in (("forget", data.forget["select"]), ("retain", data.retain["select"])):
+        if len(evaluator.known) < spec.min_known_questions:
+            raise UserError(
+                f"The model knows {len(evaluator.known)} of the {evaluator.asked} {side} questions of the split "
+                f"'select', fewer than min_known_questions ({spec.min_known_questions}). Choose a model that knows "
+                "them or other questions."
+            )
+    return data
+
+
+def select_frontier(name: str, subject: SaeUnderTest, data: HookData) -> list[SettingResult]:
+    """Every setting of the specification on the `select` questions, and nothing else, for one SAE.
+
+    Raises `UserError` as `evaluate_saes` does.
+    """
+    facts = check_sae(name, subject, data.spec.device)
+    check_hook(data.model, facts.hook_name, facts.d_in)
+    sae = load_sae(name, subject, data.spec.device)
+    return sweep(sae, data.spec, data.rates(sae), data.forget["select"], data.retain["select"], title=name)
 
 
 @dataclass(frozen=True)
