@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import embedding
 
 from sae_lens_contrastive.errors import ConfigError, unknown_choice
 from sae_lens_contrastive.losses.output_space import OutputSpace
@@ -25,7 +27,7 @@ SAMPLE_TOKENS = 512
 
 
 class TokenSample(NamedTuple):
-    """Evenly spaced tokens of a batch, so that every domain keeps its share."""
+    """Evenly spaced tokens of a batch in float32, so that every domain keeps its share."""
 
     feature_acts: Float[Tensor, "n d_sae"]
     """Feature activations."""
@@ -33,6 +35,10 @@ class TokenSample(NamedTuple):
     """Pre-activations."""
     domains: Int[Tensor, " n"] | None
     """Domain of each token."""
+
+    def labels(self) -> Int[Tensor, " n"]:
+        """Domain of each token; `ConfigError` if the run has no forget and retain corpus."""
+        return _given(self.domains)
 
 
 @dataclass(frozen=True)
@@ -62,19 +68,38 @@ class LossContext:
 
     @cached_property
     def sample(self) -> TokenSample:
-        """At most about `SAMPLE_TOKENS` tokens of the batch; terms that share it share its backward pass too."""
+        """At most about `SAMPLE_TOKENS` tokens of the batch; terms that share it share its backward pass too.
+
+        Its gradient is only defined beside that of the reconstruction: see `_spaced`.
+        """
         stride = max(1, len(self.feature_acts) // SAMPLE_TOKENS)
         domains = None if self.domains is None else self.domains[::stride]
-        return TokenSample(self.feature_acts[::stride], self.hidden_pre[::stride], domains)
+        return TokenSample(_spaced(self.feature_acts, stride), _spaced(self.hidden_pre, stride), domains)
 
     def labels(self) -> Int[Tensor, " batch"]:
         """Domain of each token; `ConfigError` if the run has no forget and retain corpus."""
-        if self.domains is None:
-            raise ConfigError(
-                "A loss term needs the domain of every token, but the batch has none. Train with ContrastiveSAETrainer "
-                "and give a forget and a retain corpus."
-            )
-        return self.domains
+        return _given(self.domains)
+
+
+def _given(domains: Int[Tensor, " n"] | None) -> Int[Tensor, " n"]:
+    if domains is None:
+        raise ConfigError(
+            "A loss term needs the domain of every token, but the batch has none. Train with ContrastiveSAETrainer "
+            "and give a forget and a retain corpus."
+        )
+    return domains
+
+
+def _spaced(values: Float[Tensor, "batch d_sae"], stride: int) -> Float[Tensor, "n d_sae"]:
+    """Every `stride`-th row in float32.
+
+    In a training step the gradient of the reconstruction reaches `values` too. The rows' own gradient is sparse, so
+    that autograd adds it to that one in place; a dense one would cost a tensor of the batch's size. On its own a
+    sparse gradient goes no further than `values`: operations do not take one.
+    """
+    if stride == 1 or values.is_leaf:
+        return values[::stride].float()
+    return embedding(torch.arange(0, len(values), stride, device=values.device), values, sparse=True).float()
 
 
 class LossTerm(ABC):
