@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses.base import FORGET, RETAIN, LossContext, LossTerm, register_loss_term
@@ -20,13 +19,13 @@ class SupervisedContrastive(LossTerm):
 
     L = mean over anchors i of -1/|P(i)| sum over p in P(i) of log( exp(s_ip / T) / sum over a != i of exp(s_ia / T) ),
     with s = cosine of feature activations and P(i) = the other tokens of the same domain. Anchors are the first
-    `max_tokens` forget and retain tokens of the batch, half each; general tokens have no label and take no part, nor
-    do tokens on which nothing fires. In nats. Source: Khosla et al. 2020, equation 2.
+    `max_tokens` forget and retain tokens of the token sample, half each; general tokens have no label and take no part,
+    nor do tokens on which nothing fires. In nats. Source: Khosla et al. 2020, equation 2.
     """
 
     temperature: float = 0.2
     """T, scale of the similarities."""
-    max_tokens: int = 512
+    max_tokens: int = 256
     """Tokens compared in a step; cost grows with its square."""
 
     needs_domains = True
@@ -39,17 +38,15 @@ class SupervisedContrastive(LossTerm):
 
     def __call__(self, ctx: LossContext) -> Float[Tensor, ""]:
         """Mean supervised contrastive loss over the anchors; 0 if no anchor has a positive."""
-        labels = ctx.labels()
+        labels = ctx.sample.labels()
+        fires = ctx.sample.feature_acts.detach().any(dim=1)
         half = self.max_tokens // 2
-        chosen = torch.cat([_first(labels == domain, half) for domain in (FORGET, RETAIN)])
-        acts, labels = ctx.feature_acts[chosen], labels[chosen]
-        fires = acts.detach().norm(dim=1) > 0
-        acts, labels = acts[fires], labels[fires]
-        if len(labels) < 2:
+        chosen = torch.cat([_first(fires & (labels == domain), half) for domain in (FORGET, RETAIN)])
+        if len(chosen) < 2:
             return ctx.feature_acts.new_zeros(())
+        acts, labels = ctx.sample.feature_acts.index_select(0, chosen), labels[chosen]
         itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-        unit = normalize(acts, dim=1)
-        similarity = (unit @ unit.T / self.temperature).masked_fill(itself, float("-inf"))
+        similarity = (_cosines(acts) / self.temperature).masked_fill(itself, float("-inf"))
         log_share = similarity - similarity.logsumexp(dim=1, keepdim=True)
         positive = (labels[:, None] == labels[None, :]) & ~itself
         n_positive = positive.sum(dim=1)
@@ -58,5 +55,13 @@ class SupervisedContrastive(LossTerm):
         return per_anchor[has_positive].mean() if has_positive.any() else ctx.feature_acts.new_zeros(())
 
 
-def _first(mask: Bool[Tensor, " batch"], n: int) -> Int[Tensor, " n"]:
-    return mask.nonzero().squeeze(1)[:n]
+def _cosines(acts: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n n"]:
+    # acts @ acts.T, but its backward pass is one product with acts instead of two.
+    half = acts @ acts.detach().T
+    gram = half + half.T - half.detach()
+    norms = gram.diagonal().sqrt()
+    return gram / (norms[:, None] * norms)
+
+
+def _first(mask: Bool[Tensor, " n"], most: int) -> Int[Tensor, " chosen"]:
+    return mask.nonzero().squeeze(1)[:most]

@@ -1,10 +1,10 @@
-"""Loss terms against values worked out by hand, and the direction of their gradients."""
+"""How loss terms are built, the token sample they share, and the forget margin against values worked out by hand."""
 
-import math
 from dataclasses import dataclass
 
 import pytest
 import torch
+from made_context import make_context
 
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses import (
@@ -13,104 +13,49 @@ from sae_lens_contrastive.losses import (
     LOSS_TERMS,
     RETAIN,
     ForgetMargin,
-    GroupContrastive,
-    LossContext,
     LossTerm,
-    SupervisedContrastive,
     build_loss_terms,
     register_loss_term,
 )
 
 
-def context(acts, domains=None, groups=(), hidden_pre=None):
-    acts = torch.as_tensor(acts, dtype=torch.float32)
-    return LossContext(
-        sae_in=torch.zeros(len(acts), 2),
-        sae_out=torch.zeros(len(acts), 2),
-        feature_acts=acts,
-        hidden_pre=acts if hidden_pre is None else hidden_pre,
-        W_dec=torch.zeros(acts.shape[1], 2),
-        domains=None if domains is None else torch.tensor(domains),
-        groups=tuple(torch.tensor(group) for group in groups),
-    )
+def test_the_sample_is_evenly_spaced_and_keeps_the_domains_shares():
+    acts = torch.arange(2048.0)[:, None].expand(-1, 3)
+    domains = torch.tensor([GENERAL] * 1024 + [FORGET] * 512 + [RETAIN] * 512)
+    sample = make_context(acts, domains).sample
+    assert torch.equal(sample.feature_acts[:, 0], torch.arange(0.0, 2048.0, 4))
+    assert sample.labels().bincount().tolist() == [256, 128, 128]
+    few = make_context(acts[:700], domains[:700]).sample
+    assert torch.equal(few.feature_acts, acts[:700])
 
 
-def test_group_contrastive_is_the_mean_squared_correlation_within_groups():
-    # Features 0 and 1 are perfectly correlated, 2 is uncorrelated with both, 3 is anti-correlated with 0.
-    acts = [[1.0, 2.0, 1.0, 0.0], [0.0, 0.0, 1.0, 1.0], [1.0, 2.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
-    term = GroupContrastive()
-    assert term(context(acts, groups=[[0, 1]])).item() == pytest.approx(1.0, abs=1e-5)
-    assert term(context(acts, groups=[[0, 2]])).item() == pytest.approx(0.0, abs=1e-5)
-    assert term(context(acts, groups=[[0, 3]])).item() == pytest.approx(1.0, abs=1e-5)
-    # Within (0, 1, 2) one pair of three has correlation 1: the mean is 1/3; over two groups the mean of 1/3 and 0.
-    assert term(context(acts, groups=[[0, 1, 2], [0, 2]])).item() == pytest.approx(1 / 6, abs=1e-5)
+def test_the_gradient_through_the_sample_is_that_of_its_rows():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2048, 3, generator=generator)
+    weights = torch.randn(3, 5, generator=generator)
 
+    def gradient(loss_on_rows):
+        W_enc = weights.clone().requires_grad_()
+        hidden_pre = x @ W_enc
+        acts = torch.relu(hidden_pre)
+        # A reconstruction beside the term, as in a training step.
+        loss = acts.square().mean() + loss_on_rows(make_context(acts, hidden_pre=hidden_pre))
+        loss.backward()
+        return W_enc.grad
 
-def test_group_contrastive_leaves_out_features_that_do_not_vary():
-    acts = [[1.0, 2.0, 5.0], [0.0, 0.0, 5.0]]
-    term = GroupContrastive()
-    assert term(context(acts, groups=[[0, 1, 2]])).item() == pytest.approx(1.0, abs=1e-5)
-    assert term(context(acts, groups=[[0, 2]])).item() == 0.0
-    assert term(context(acts)).item() == 0.0
+    def on_sample(ctx):
+        return (ctx.sample.feature_acts**3).mean() + ctx.sample.hidden_pre.sin().mean()
 
+    def on_rows(ctx):
+        return (ctx.feature_acts[::4] ** 3).mean() + ctx.hidden_pre[::4].sin().mean()
 
-def test_group_contrastive_gradient_lowers_the_correlation():
-    acts = torch.rand(64, 4, generator=torch.Generator().manual_seed(0))
-    acts[:, 1] = acts[:, 0] + 0.1 * acts[:, 1]
-    acts.requires_grad_()
-    before = GroupContrastive()(context_of(acts, [[0, 1]]))
-    before.backward()
-    assert acts.grad is not None
-    after = GroupContrastive()(context_of((acts - 0.5 * acts.grad).detach(), [[0, 1]]))
-    assert after < before
-    assert torch.all(acts.grad[:, 2:] == 0)
-
-
-def context_of(acts, groups):
-    base = context(torch.zeros(len(acts), acts.shape[1]), groups=groups)
-    return LossContext(**{**vars(base), "feature_acts": acts, "hidden_pre": acts})
-
-
-def test_group_contrastive_gradient_is_finite_where_features_are_dead():
-    acts = torch.zeros(8, 3, requires_grad=True)
-    GroupContrastive()(context_of(acts * 1.0, [[0, 1, 2]])).backward()
-    assert acts.grad is not None
-    assert torch.isfinite(acts.grad).all()
-
-
-def test_supervised_contrastive_by_hand():
-    # Two forget tokens along feature 0, two retain tokens along feature 1; temperature 1.
-    acts = [[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 3.0]]
-    labels = [FORGET, FORGET, RETAIN, RETAIN]
-    # Each anchor sees one positive at similarity 1 and two negatives at 0.
-    expected = -math.log(math.e / (math.e + 2))
-    assert SupervisedContrastive(temperature=1.0)(context(acts, labels)).item() == pytest.approx(expected, abs=1e-5)
-
-
-def test_supervised_contrastive_ignores_general_and_silent_tokens():
-    acts = [[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 3.0]]
-    labels = [FORGET, FORGET, RETAIN, RETAIN]
-    term = SupervisedContrastive(temperature=1.0)
-    more = term(context([*acts, [1.0, 1.0], [0.0, 0.0]], [*labels, GENERAL, FORGET]))
-    assert more.item() == pytest.approx(term(context(acts, labels)).item(), abs=1e-6)
-
-
-def test_supervised_contrastive_is_lower_when_domains_are_apart():
-    term = SupervisedContrastive()
-    labels = [FORGET, FORGET, RETAIN, RETAIN]
-    apart = term(context([[1.0, 0.1], [1.0, 0.0], [0.0, 1.0], [0.1, 1.0]], labels))
-    mixed = term(context([[1.0, 0.1], [0.0, 1.0], [1.0, 0.0], [0.1, 1.0]], labels))
-    assert apart < mixed
-
-
-def test_supervised_contrastive_without_a_positive_is_zero():
-    assert SupervisedContrastive()(context([[1.0, 0.0], [0.0, 1.0]], [FORGET, RETAIN])).item() == 0.0
+    torch.testing.assert_close(gradient(on_sample), gradient(on_rows))
 
 
 def test_forget_margin_by_hand():
     hidden_pre = torch.tensor([[3.0, -1.0, 9.0], [0.5, 1.5, 9.0], [2.0, 1.0, 9.0], [-4.0, 0.5, 9.0]])
     labels = [FORGET, FORGET, GENERAL, RETAIN]
-    ctx = context(torch.relu(hidden_pre), labels, hidden_pre=hidden_pre)
+    ctx = make_context(torch.relu(hidden_pre), labels, hidden_pre=hidden_pre)
     # Reserved features 0 and 1; margin 2. Forget tokens reach 3 and 1.5: shortfall 0 and 0.5, mean 0.25.
     # Other tokens leak 2 + 1 = 3 and 0.5: mean 1.75.
     assert ForgetMargin(n_features=2, margin=2.0)(ctx).item() == pytest.approx(2.0)
@@ -120,22 +65,16 @@ def test_forget_margin_by_hand():
 
 def test_forget_margin_gradient_raises_forget_and_lowers_the_rest():
     hidden_pre = torch.full((2, 3), 0.5, requires_grad=True)
-    ctx = context(torch.zeros(2, 3), [FORGET, RETAIN], hidden_pre=hidden_pre)
+    ctx = make_context(torch.zeros(2, 3), [FORGET, RETAIN], hidden_pre=hidden_pre)
     ForgetMargin(n_features=1, margin=1.0)(ctx).backward()
     assert hidden_pre.grad is not None
     assert hidden_pre.grad[0, 0] < 0 < hidden_pre.grad[1, 0]
     assert torch.all(hidden_pre.grad[:, 1:] == 0)
 
 
-def test_terms_on_labels_refuse_a_batch_without_them():
-    for term in (ForgetMargin(n_features=1), SupervisedContrastive()):
-        with pytest.raises(ConfigError, match="forget and a retain corpus"):
-            term(context([[1.0, 0.0]]))
-
-
 def test_forget_margin_refuses_more_features_than_the_sae_has():
     with pytest.raises(ConfigError, match="the SAE has 2 features"):
-        ForgetMargin(n_features=3)(context([[1.0, 0.0]], [FORGET]))
+        ForgetMargin(n_features=3)(make_context([[1.0, 0.0]], [FORGET]))
 
 
 @pytest.mark.parametrize(
