@@ -2,3 +2,9 @@
 
 from sae_lens_contrastive.feature_stats.correlation import CorrelationTracker as CorrelationTracker
 from sae_lens_contrastive.feature_stats.correlation import FeatureCorrelation as FeatureCorrelation
+from sae_lens_contrastive.feature_stats.importance import ImportanceOptions as ImportanceOptions
+from sae_lens_contrastive.feature_stats.importance import ImportanceTracker as ImportanceTracker
+from sae_lens_contrastive.feature_stats.mutual_information import MutualInformationTracker as MutualInformationTracker
+from sae_lens_contrastive.feature_stats.stability import Stability as Stability
+from sae_lens_contrastive.feature_stats.stability import StabilityOptions as StabilityOptions
+from sae_lens_contrastive.feature_stats.stability import StabilityTracker as StabilityTracker
