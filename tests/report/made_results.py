@@ -1,5 +1,8 @@
 """Small results and histories, made by hand."""
 
+from sae_lens_contrastive.report.results import SavedRun
+from sae_lens_contrastive.report.tracker_records import TrackerRecords
+
 
 def row(variant, score, forgetting, *, seed=0, cause=None, accuracy=None, **changes):
     accuracy = 1 - 0.75 * forgetting if accuracy is None else accuracy
@@ -41,3 +44,68 @@ def history(n=20, *, scale=1.0, threshold=None, terms=()):
             record |= {"correlation_threshold": threshold, "n_groups": 7.0}
         records.append(record)
     return records
+
+
+def grouping(n=4, *, threshold=0.2, n_groups=3, sizes=(6, 3, 2), n_grouped=12):
+    changes = {"n_kept": 2, "n_split": 1, "n_merged": 0, "n_born": 1, "n_died": 4, "n_moved": 5}
+    return [
+        {
+            "step": 100 * (i + 1) - 1,
+            "method": "agglomerative",
+            "threshold": threshold,
+            "n_groups": n_groups,
+            "largest_group": max(sizes, default=0),
+            "n_grouped": n_grouped,
+            "n_fired": 50,
+            **{"p50": 0.02, "p75": 0.05, "p85": 0.1, "p95": 0.2, "p99": 0.5},
+            "clusters": {**changes, "adjusted_rand_index": 0.1 * i} if i else None,
+            "sizes": list(sizes),
+        }
+        for i in range(n)
+    ]
+
+
+def importance(n=4, *, n_below_threshold=30, scale=1.0):
+    quantiles = {"p10": 0.0, "p25": 0.001, "p50": 0.01, "p75": 0.05, "p90": 0.1, "p99": 0.6}
+    return [
+        {
+            "step": 50 * (i + 1) - 1,
+            "quantiles": {name: scale * value for name, value in quantiles.items()},
+            "top_features": list(range(10)),
+            "top_importance": [0.9] * 10,
+            "n_below_threshold": n_below_threshold,
+        }
+        for i in range(n)
+    ]
+
+
+def stability(n=4, *, mean=0.9, adjusted_rand_index=0.5):
+    return [
+        {
+            "step": 100 * (i + 1) - 1,
+            "decoder_cosine_mean": mean,
+            "decoder_cosine_p5": 0.6,
+            "adjusted_rand_index": adjusted_rand_index,
+            "importance_spearman": None,
+        }
+        for i in range(n)
+    ]
+
+
+PRUNING = [{"step": 49, "n_pruned": 0, "n_newly_pruned": 0}, {"step": 99, "n_pruned": 8, "n_newly_pruned": 8}]
+REINITIALISATION = [
+    {"step": 99, "n_reinitialised": 0, "n_alive_again": 0},
+    {"step": 199, "n_reinitialised": 8, "n_alive_again": 0},
+    {"step": 299, "n_reinitialised": 2, "n_alive_again": 5},
+]
+CURRICULUM = [
+    {"step": 0, "stage": "reconstruct", "forget_share": 0.5},
+    {"step": 15, "stage": "differentiate", "forget_share": 0.65},
+    {"step": 50, "stage": "unlearn", "forget_share": 1.0},
+]
+
+
+def run(variant, seed=0, setting="", *, records=None, **trackers):
+    """A run as `load_results` gives it."""
+    records = history() if records is None else records
+    return SavedRun(variant, seed, setting, records, TrackerRecords.model_validate(trackers))

@@ -1,0 +1,63 @@
+"""A variant trained with several seeds: mean and range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One number of a variant, for each of its seeds."""
+
+    values: tuple[float, ...]
+    """A value for each seed."""
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds."""
+        return fmean(self.values)
+
+    @property
+    def low(self) -> float:
+        """Lowest over the seeds."""
+        return min(self.values)
+
+    @property
+    def high(self) -> float:
+        """Highest over the seeds."""
+        return max(self.values)
+
+    def text(self, number: str = "{:.3f}") -> str:
+        """The mean and, in brackets, the range; one seed has no range."""
+        mean = number.format(self.mean)
+        if len(self.values) == 1:
+            return mean
+        return f"{mean} ({number.format(self.low)} to {number.format(self.high)})"
+
+
+def spread_by_step(series: Iterable[Mapping[int, float]]) -> dict[int, Spread]:
+    """Combine a series for each seed, {step: value}, over the seeds that have the step."""
+    values: dict[int, list[float]] = {}
+    for seed in series:
+        for step, value in seed.items():
+            values.setdefault(step, []).append(value)
+    return {step: Spread(tuple(values[step])) for step in sorted(values)}
+
+
+def thinned(series: Mapping[int, float], most: int) -> dict[int, float]:
+    """At most `most` points: means over equally many successive ones, each at the last step it covers."""
+    steps = sorted(series)
+    size = max(1, -(-len(steps) // most))
+    parts = [steps[start : start + size] for start in range(0, len(steps), size)]
+    return {part[-1]: fmean(series[step] for step in part) for part in parts}
+
+
+def causes_of_zero(causes: Iterable[str | None]) -> str:
+    """Why the score is 0, with the number of seeds a cause holds for if that is not all of them; empty if it is not."""
+    causes = list(causes)
+    named = [cause for cause in dict.fromkeys(causes) if cause]
+    if len(named) == 1 and None not in causes:
+        return named[0]
+    return ", ".join(f"{cause} ({causes.count(cause)} of {len(causes)} seeds)" for cause in named)

@@ -1,0 +1,37 @@
+import pytest
+
+from sae_lens_contrastive.report.seeds import Spread, causes_of_zero, spread_by_step, thinned
+
+
+def test_mean_and_range_over_seeds():
+    spread = Spread((0.2, 0.5, 0.8))
+    assert (spread.mean, spread.low, spread.high) == (pytest.approx(0.5), 0.2, 0.8)
+    assert spread.text() == "0.500 (0.200 to 0.800)"
+    assert Spread((0.25,)).text("{:.1f}") == "0.2"
+
+
+def test_a_step_is_combined_over_the_seeds_that_have_it():
+    spreads = spread_by_step([{10: 1.0, 5: 3.0}, {10: 2.0, 15: 8.0}])
+    assert {step: spread.values for step, spread in spreads.items()} == {5: (3.0,), 10: (1.0, 2.0), 15: (8.0,)}
+    assert list(spreads) == [5, 10, 15]
+
+
+def test_a_long_series_becomes_means_of_successive_points():
+    series = {step: float(step) for step in (1, 2, 3, 4, 5, 6, 7)}
+    assert thinned(series, most=3) == {3: 2.0, 6: 5.0, 7: 7.0}
+    assert thinned(series, most=7) == series
+    assert thinned({}, most=7) == {}
+
+
+@pytest.mark.parametrize(
+    ("causes", "text"),
+    [
+        ([None, None], ""),
+        (["retain_gate"], "retain_gate"),
+        (["retain_gate", "retain_gate"], "retain_gate"),
+        (["retain_gate", None, "retain_gate"], "retain_gate (2 of 3 seeds)"),
+        (["no_effect", "retain_gate"], "no_effect (1 of 2 seeds), retain_gate (1 of 2 seeds)"),
+    ],
+)
+def test_the_causes_of_zeros_are_counted_unless_all_agree(causes, text):
+    assert causes_of_zero(causes) == text
