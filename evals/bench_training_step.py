@@ -1,7 +1,9 @@
-"""Time one training step: SAELens' own trainer beside this package's, with each loss term.
+"""Time one training step: SAELens' own trainer beside this package's, with each loss term and with all trackers.
 
-All rows run in one process and take turns, so that they share whatever else the machine does. A turn is as many steps
-as lie between two groupings, so that the cost of a grouping is in every turn; the medians over turns are compared.
+The rows of a table run in one process and take turns, so that they share whatever else the machine does; medians over
+turns are compared. Trackers act every 50 or 100 steps, so a turn of theirs is 100 steps: the cost of each schedule is in
+every turn. Activations are sparse sums of fixed directions, so that features correlate as they do on a model.
+`output_kl` runs a model and is measured with it, in `bench_side_by_side.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import platform
 import statistics
 import time
+import tracemalloc
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -24,85 +27,118 @@ from sae_lens.training.sae_trainer import SAETrainer
 
 from sae_lens_contrastive.data.activations import domain_labels, domain_sizes
 from sae_lens_contrastive.files import write_json
-from sae_lens_contrastive.losses import LOSS_TERMS
+from sae_lens_contrastive.losses import FORGET, LOSS_TERMS
 from sae_lens_contrastive.saes import TRAINING_ARCHITECTURES
 from sae_lens_contrastive.training import ContrastiveSAETrainer
 
 STOCK = {"topk": (TopKTrainingSAE, TopKTrainingSAEConfig), "standard": (StandardTrainingSAE, StandardTrainingSAEConfig)}
 ONLY = {"topk": {"k": 32}, "standard": {"l1_coefficient": 1.0}}
-STEPS_PER_TURN = 20
-GROUPING = {"every_n_steps": STEPS_PER_TURN, "percentile": 75}
+TERM_STEPS, TRACKER_STEPS = 10, 100
+GROUPING = {"every_n_steps": 100, "percentile": 75}
+TRACKERS = {
+    "grouping": GROUPING,
+    "importance": {
+        "activation_weight": 0.35,
+        "gradient_weight": 0.5,
+        "mutual_information_weight": 0.15,
+        "every_n_steps": 50,
+    },
+    "pruning": {"share": 0.05, "threshold": 0.01, "every_n_steps": 50},
+    "stability": {"every_n_steps": 100},
+}
+NOT_HERE = ("output_kl",)
 PACKAGES = ("sae-lens-contrastive", "sae-lens", "torch", "transformer-lens")
 
 
 def main() -> None:
-    """Measure every row and write the result."""
+    """Measure every table and write the result."""
     options = _options()
     torch.set_num_threads(options.threads)
-    batches = [torch.randn(options.batch, options.d_in, device=options.device) for _ in range(8)]
-    rows: dict[str, dict[str, Any]] = {}
-    for architecture in STOCK:
-        turns = {name: _turn(trainer, batches) for name, trainer in _trainers(architecture, options).items()}
-        seconds = _alternate(turns, options.repeats)
-        base = seconds["SAELens"]
-        for name, median in seconds.items():
-            rows[f"{architecture}: {name}"] = {
-                "seconds_median": round(median, 5),
-                "ratio_to_saelens": round(median / base, 3),
-            }
-    for name, row in rows.items():
-        print(f"{name:52} {1000 * row['seconds_median']:9.1f} ms  {row['ratio_to_saelens']:6.3f} x")
-    result = {
-        "machine": _machine(options),
-        "versions": {package: version(package) for package in PACKAGES},
-        "sizes": {"d_in": options.d_in, "d_sae": options.d_sae, "batch": options.batch},
-        "rows": rows,
-    }
-    write_json(options.out, result)
+    tables = [
+        *(_terms(architecture, 2304, options) for architecture in STOCK),
+        *(_trackers(architecture, 2304, options) for architecture in STOCK),
+        _trackers("topk", 16_384, options),
+    ]
+    write_json(
+        options.out,
+        {
+            "machine": _machine(options),
+            "versions": {package: version(package) for package in PACKAGES},
+            "tables": tables,
+        },
+    )
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--d-in", type=int, default=576)
-    parser.add_argument("--d-sae", type=int, default=2304)
     parser.add_argument("--batch", type=int, default=2048, help="tokens in a step")
-    parser.add_argument("--repeats", type=int, default=5, help=f"timed turns of each row, {STEPS_PER_TURN} steps each")
+    parser.add_argument("--repeats", type=int, default=5, help="timed turns of each row; trackers take half of them")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the result")
     return parser.parse_args()
 
 
-def _trainers(architecture: str, options: argparse.Namespace) -> dict[str, SAETrainer[Any, Any]]:
-    """SAELens' trainer, ours without terms, with grouping alone, and with each term."""
+def _terms(architecture: str, d_sae: int, options: argparse.Namespace) -> dict[str, Any]:
+    """SAELens' step beside ours without terms, with each term, and with all of them."""
+    names = [name for name in LOSS_TERMS if name not in NOT_HERE]
+    objectives: dict[str, list[str]] = {"no terms": [], **{name: [name] for name in names}, "all terms": names}
+    trainers: dict[str, SAETrainer[Any, Any]] = {"SAELens": _host_trainer(architecture, d_sae, options)}
+    for label, chosen in objectives.items():
+        needs_groups = any(LOSS_TERMS[name].needs_groups for name in chosen)
+        trainers[label] = _trainer(
+            architecture,
+            d_sae,
+            options,
+            loss_terms={name: {"coefficient": 0.1} for name in chosen},
+            grouping={**GROUPING, "every_n_steps": TERM_STEPS} if needs_groups else None,
+        )
+    batches = _batches(options)
+    turns = {name: _turn(trainer, batches, TERM_STEPS) for name, trainer in trainers.items()}
+    # Groups are formed in the turn that is not timed, and kept: their cost is the trackers' table.
+    seconds = _alternate(turns, options.repeats, after_first=lambda: _drop_parts(trainers))
+    return _table("loss terms", architecture, d_sae, options, seconds)
+
+
+def _trackers(architecture: str, d_sae: int, options: argparse.Namespace) -> dict[str, Any]:
+    """SAELens' step beside ours with all trackers, and how the trackers' time divides."""
+    ours = _trainer(architecture, d_sae, options, loss_terms={}, **TRACKERS)
+    spent = {part.name: _timed(part) for part in ours.parts}
+    batches = _batches(options)
+    turns = {
+        "SAELens": _turn(_host_trainer(architecture, d_sae, options), batches, TRACKER_STEPS),
+        "all trackers": _turn(ours, batches, TRACKER_STEPS),
+    }
+    seconds = _alternate(turns, max(1, options.repeats // 2))
+    table = _table("trackers", architecture, d_sae, options, seconds)
+    base = seconds["SAELens"]
+    for name, times in spent.items():
+        share = sum(times) / len(times) / base
+        table["rows"][name] = {"seconds_mean": round(sum(times) / len(times), 6), "ratio_to_saelens": round(share, 4)}
+        print(f"  {name:24} adds {100 * share:5.2f} %")
+    table["grouping_peak_mib"] = _peak_of_a_grouping(ours, batches[0])
+    print(f"  peak of a grouping beyond what was held: {table['grouping_peak_mib']} MiB")
+    return table
+
+
+def _host_trainer(architecture: str, d_sae: int, options: argparse.Namespace) -> SAETrainer[Any, Any]:
     sae_class, config_class = STOCK[architecture]
-    shared: dict[str, Any] = {
-        "d_in": options.d_in,
-        "d_sae": options.d_sae,
-        "device": options.device,
-        **ONLY[architecture],
-    }
-    trainers: dict[str, SAETrainer[Any, Any]] = {
-        "SAELens": SAETrainer(_trainer_config(options), sae_class(config_class(**shared)), iter(()))
-    }
-    objectives: dict[str, dict[str, Any]] = {"no terms": {}, "grouping alone": {"grouping": GROUPING}}
-    for name, term in LOSS_TERMS.items():
-        grouping = {"grouping": GROUPING} if term.needs_groups else {}
-        objectives[f"{name} with grouping" if grouping else name] = {
-            "loss_terms": {name: {"coefficient": 0.1}},
-            **grouping,
-        }
-    domains = domain_labels(domain_sizes(options.batch, 0.25, 0.25))
+    sae = sae_class(config_class(d_in=options.d_in, d_sae=d_sae, device=options.device, **ONLY[architecture]))
+    return SAETrainer(_trainer_config(options), sae, iter(()))
+
+
+def _trainer(architecture: str, d_sae: int, options: argparse.Namespace, **objective: Any) -> ContrastiveSAETrainer:
     our_class, our_config = TRAINING_ARCHITECTURES[architecture]
-    for name, objective in objectives.items():
-        sae: Any = our_class(our_config(**shared, **objective))
-        trainers[name] = ContrastiveSAETrainer(_trainer_config(options), sae, iter(()), domains)
-    return trainers
+    sizes: dict[str, Any] = {"d_in": options.d_in, "d_sae": d_sae, "device": options.device}
+    sae: Any = our_class(our_config(**sizes, **ONLY[architecture], **objective))
+    domains = domain_labels(domain_sizes(options.batch, 0.25, 0.25))
+    return ContrastiveSAETrainer(_trainer_config(options), sae, iter(()), domains)
 
 
 def _trainer_config(options: argparse.Namespace) -> SAETrainerConfig:
     return SAETrainerConfig(
-        total_training_samples=options.batch * STEPS_PER_TURN * (1 + options.repeats),
+        total_training_samples=options.batch * 100_000,
         train_batch_size_samples=options.batch,
         lr=1e-3,
         lr_end=1e-3,
@@ -110,29 +146,96 @@ def _trainer_config(options: argparse.Namespace) -> SAETrainerConfig:
     )
 
 
-def _turn(trainer: SAETrainer[Any, Any], batches: list[torch.Tensor]) -> Callable[[], None]:
+def _batches(options: argparse.Namespace, n: int = 8) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(1024, options.d_in, generator=generator) / options.d_in**0.5
+    # Directions come in families, and forget tokens (the second quarter from the end) have some of their own.
+    rates = torch.full((options.batch, 1024), 0.02)
+    is_forget = domain_labels(domain_sizes(options.batch, 0.25, 0.25)) == FORGET
+    rates[is_forget, :64], rates[~is_forget, :64] = 0.1, 0.002
+    batches = []
+    for _ in range(n):
+        family = torch.rand(options.batch, 128, generator=generator).repeat_interleave(8, dim=1)
+        active = (torch.rand(options.batch, 1024, generator=generator) * family) < rates / 2
+        strengths = 5 * active * (1 + torch.rand(options.batch, 1024, generator=generator))
+        batches.append((strengths @ directions).to(options.device))
+    return batches
+
+
+def _turn(trainer: SAETrainer[Any, Any], batches: list[torch.Tensor], n_steps: int) -> Callable[[], int]:
     """The steps of one turn, as `fit()` makes them."""
 
-    def turn() -> None:
-        for _ in range(STEPS_PER_TURN):
+    def turn() -> int:
+        for _ in range(n_steps):
             trainer.step(batches[trainer.n_training_steps % len(batches)])
             trainer.n_training_steps += 1
+        return n_steps
 
     return turn
 
 
-def _alternate(turns: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
+def _alternate(
+    turns: dict[str, Callable[[], int]], repeats: int, after_first: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     """Median seconds of a step, after one turn of each that is not timed."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for repeat in range(1 + repeats):
         for name, turn in turns.items():
             start = time.perf_counter()
-            turn()
+            n_steps = turn()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if repeat > 0:
-                seconds[name].append((time.perf_counter() - start) / STEPS_PER_TURN)
+                seconds[name].append((time.perf_counter() - start) / n_steps)
+        if repeat == 0:
+            after_first()
     return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def _drop_parts(trainers: dict[str, SAETrainer[Any, Any]]) -> None:
+    for trainer in trainers.values():
+        if isinstance(trainer, ContrastiveSAETrainer):
+            trainer.parts = []
+
+
+def _timed(part: Any) -> list[float]:
+    """Seconds of every call of a part, from here on."""
+    times: list[float] = []
+    after_step = part.after_step
+
+    def timed(view: Any) -> None:
+        start = time.perf_counter()
+        after_step(view)
+        times.append(time.perf_counter() - start)
+
+    part.after_step = timed
+    return times
+
+
+def _peak_of_a_grouping(trainer: ContrastiveSAETrainer, batch: torch.Tensor) -> float:
+    """Highest memory that numpy and scipy hold during a step that forms groups, in MiB."""
+    while (trainer.n_training_steps + 1) % GROUPING["every_n_steps"]:
+        trainer.step(batch)
+        trainer.n_training_steps += 1
+    tracemalloc.start()
+    trainer.step(batch)
+    trainer.n_training_steps += 1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return round(peak / 2**20, 1)
+
+
+def _table(
+    title: str, architecture: str, d_sae: int, options: argparse.Namespace, seconds: dict[str, float]
+) -> dict[str, Any]:
+    base = seconds["SAELens"]
+    print(f"\n{title}, {architecture}, d_sae {d_sae}")
+    rows = {}
+    for name, median in seconds.items():
+        rows[name] = {"seconds_median": round(median, 5), "ratio_to_saelens": round(median / base, 3)}
+        print(f"  {name:24} {1000 * median:9.1f} ms  {median / base:6.3f} x")
+    sizes = {"d_in": options.d_in, "d_sae": d_sae, "batch": options.batch}
+    return {"title": title, "architecture": architecture, **sizes, "rows": rows}
 
 
 def _machine(options: argparse.Namespace) -> str:

@@ -36,7 +36,9 @@ class CurriculumOptions:
     def __post_init__(self) -> None:
         starts = [stage.start for stage in self.built().values()]
         if not starts or starts[0] != 0 or any(b <= a for a, b in zip(starts, starts[1:], strict=False)):
-            raise ConfigError(f"curriculum.stages start at {starts}; the first must start at 0 and each after the last.")
+            raise ConfigError(
+                f"curriculum.stages start at {starts}; the first must start at 0 and each after the last."
+            )
         if starts[-1] >= 1:
             raise ConfigError(f"curriculum.stages: the last stage starts at {starts[-1]}; it must start before 1.")
         for name in ("forget_share_start", "forget_share_full_at"):

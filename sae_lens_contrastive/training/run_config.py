@@ -17,6 +17,7 @@ from sae_lens_contrastive.errors import ConfigError, unknown_choice
 from sae_lens_contrastive.models import check_device, check_model_name
 from sae_lens_contrastive.options import build_options
 from sae_lens_contrastive.saes import TRAINING_ARCHITECTURES, ContrastiveObjectiveConfig
+from sae_lens_contrastive.saes.warm_start import WarmStart
 from sae_lens_contrastive.training.runner import BRIDGE_CLASS_NAME, check_runner_config
 
 
@@ -80,8 +81,8 @@ class TrainingOptions(StrictModel):
     """Steps over which firing rates are logged."""
     n_batches_for_norm_estimate: int = Field(default=1000, gt=0)
     """Batches used to estimate the scale of the activations."""
-    n_checkpoints: int = Field(default=0, ge=0)
-    """Checkpoints written during training."""
+    n_checkpoints: int = Field(default=4, ge=0)
+    """Checkpoints written during training; a run that was killed goes on from the last one."""
     prefetch_llm_batches: bool = False
     """Generate activations in a background thread."""
     autocast: bool = False
@@ -99,6 +100,8 @@ class RunConfig(StrictModel):
 
     variant: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """Name of the variant, and of its folder."""
+    target: str = ""
+    """Name of the target."""
     description: str = ""
     """What the variant is for."""
     model: str
@@ -114,9 +117,12 @@ class RunConfig(StrictModel):
     corpora: CorporaConfig
     """Texts the activations come from."""
     sae: dict[str, Any]
-    """`architecture` (standard or topk) and the fields of its training configuration, such as loss_terms."""
+    """`architecture` (standard, topk, batchtopk, jumprelu, matryoshka_batchtopk) and the fields of its training
+    configuration, such as loss_terms."""
     architectures: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Defaults for `sae` that hold with one architecture only, such as topk: {k: 32}."""
+    warm_start: WarmStart | None = None
+    """A trained SAE to begin with: {path} of a folder, or {release, sae_id} as SAELens names it."""
     training: TrainingOptions
     """Optimisation and activation generation."""
 
@@ -167,7 +173,7 @@ class RunConfig(StrictModel):
                 wandb_project=self.training.wandb_project,
                 run_name=self.variant,
             ),
-            checkpoint_path=str(output_path / "checkpoints") if output_path and self.training.n_checkpoints else None,
+            checkpoint_path=None,
             output_path=None if output_path is None else str(output_path / "sae"),
             verbose=False,
             **{name: training[name] for name in shared},
@@ -196,7 +202,8 @@ def resolve_run(target: Path | str, variant: Path | str, overrides: dict[str, An
     The variant's file name is its name unless it gives one. Raises `UserError` for a missing file, an unknown key or a
     value that cannot be used.
     """
-    values = merge({"variant": Path(variant).stem}, load_yaml(target), load_yaml(variant), overrides or {})
+    names = {"variant": Path(variant).stem, "target": Path(target).stem}
+    values = merge(names, load_yaml(target), load_yaml(variant), overrides or {})
     run = parse_config(RunConfig, values, source=f"{target} + {variant}")
     run.check()
     return run

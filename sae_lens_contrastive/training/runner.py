@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,52 +16,24 @@ from sae_lens import LanguageModelSAERunnerConfig, LanguageModelSAETrainingRunne
 from sae_lens import logger as host_logger
 from sae_lens.config import HfDataset
 from sae_lens.saes.sae import TrainingSAE
-from sae_lens.training.activations_store import ActivationsStore
-from sae_lens.training.prefetch import PrefetchingIterator
+from sae_lens.training.sae_trainer import SaveCheckpointFn
+from safetensors.torch import load_file, save
 from torch import Tensor
 from typing_extensions import override
 
-from sae_lens_contrastive.data.activations import (
-    CachedActivations,
-    DomainMix,
-    collect_activations,
-    domain_labels,
-    domain_sizes,
-)
+from sae_lens_contrastive.data.streams import ResumableStream
 from sae_lens_contrastive.errors import ConfigError, UserError
-from sae_lens_contrastive.losses import FORGET, GENERAL, RETAIN
+from sae_lens_contrastive.files import write_bytes_atomic
+from sae_lens_contrastive.losses.output_space import OutputSpace
 from sae_lens_contrastive.models import HookedBridge, check_device, check_hook, check_model_name, load_model
 from sae_lens_contrastive.saes import ContrastiveObjectiveConfig
+from sae_lens_contrastive.saes.warm_start import WarmStart, warm_started_sae
+from sae_lens_contrastive.training.interruption import stopped_by_signals
+from sae_lens_contrastive.training.streams import ActivationCacheOptions, CorpusStreams, DomainData
 from sae_lens_contrastive.training.trainer import ContrastiveSAETrainer, check_domains_given
 
-DOMAIN_NAMES = {GENERAL: "general", FORGET: "forget", RETAIN: "retain"}
 BRIDGE_CLASS_NAME = "TransformerBridge"
-
-
-@dataclass(frozen=True)
-class DomainData:
-    """The two labelled corpora of a run and their share of every batch."""
-
-    forget: HfDataset
-    """Texts of the domain to be forgotten, in a column `text` (or tokenised, as SAELens takes it)."""
-    retain: HfDataset
-    """Texts of what must be kept."""
-    forget_share: float = 0.25
-    """Share of the tokens of a batch that comes from the forget corpus."""
-    retain_share: float = 0.25
-    """Share of the tokens of a batch that comes from the retain corpus; the rest is the general corpus."""
-
-
-@dataclass(frozen=True)
-class ActivationCacheOptions:
-    """Collect activations once and train from them, instead of running the model during training."""
-
-    folder: Path
-    """Where the activations of each domain are kept."""
-    max_tokens: int
-    """Tokens kept of each domain at most."""
-    fingerprint: str
-    """Names model, hook and corpora; activations with another fingerprint are collected anew."""
+STREAM_FILE = "stream.safetensors"
 
 
 class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
@@ -71,10 +41,11 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
 
     The model is loaded by name as a TransformerBridge (any TransformerLens name, a local folder, an embedded model),
     the activation stores are SAELens', one for each corpus. Without `domain_data` the run has the general corpus only,
-    which suits terms that need no labels.
+    which suits terms that need no labels. `warm_start` begins from the weights of a trained SAE.
 
     Raises `UserError` before the model loads if a loss term needs labels and there is no `domain_data`, or if the
-    dataset cannot be fetched, and before training if the model lacks the hook or `d_in` does not fit it.
+    dataset or the SAE to start from cannot be loaded, and before training if the model lacks the hook or `d_in` does
+    not fit it.
     """
 
     def __init__(
@@ -85,9 +56,13 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
         override_model: Any = None,
         override_sae: TrainingSAE[Any] | None = None,
         activation_cache: ActivationCacheOptions | None = None,
+        warm_start: WarmStart | None = None,
     ) -> None:
         check_runner_config(cfg, has_domains=domain_data is not None)
         cfg = copy.copy(cfg)
+        torch.manual_seed(cfg.seed)
+        if warm_start is not None:
+            override_sae = warm_started_sae(cast(ContrastiveObjectiveConfig, cfg.sae), warm_start)
         dataset = override_dataset if override_dataset is not None else _load_dataset(cfg)
         if override_model is None:
             kwargs = dict(cfg.model_from_pretrained_kwargs or {})
@@ -97,95 +72,74 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
             # A bridge has the model's own weights: there is no processing for a later reader to repeat.
             cfg.model_class_name, cfg.model_from_pretrained_kwargs = BRIDGE_CLASS_NAME, {}
         check_hook(override_model, cfg.hook_name, cfg.sae.d_in)
-        self.domain_data = domain_data
-        self.activation_cache = activation_cache
+        self.warm_start = warm_start
         torch.manual_seed(cfg.seed)
         with _no_override_warnings():
             super().__init__(cfg, dataset, cast(Any, override_model), override_sae)
+        self.streams = CorpusStreams(self.model, self.cfg, dataset, domain_data, activation_cache)
+        self._set_sae_metadata()
 
     @override
     def run(self) -> TrainingSAE[Any]:
         """Train, save the inference SAE and the runner configuration to `output_path`, and return the SAE."""
-        self._set_sae_metadata()
         self._start_wandb()
-        provider, domains = self.data_provider()
+        self.stream, domains = self.streams.activations()
         try:
-            self.trainer = ContrastiveSAETrainer(
-                cfg=self.cfg.to_sae_trainer_config(),
-                sae=self.sae,  # pyright: ignore[reportArgumentType]
-                data_provider=provider,
-                domains=domains,
-                evaluator=self.evaluator,
-                save_checkpoint_fn=self.save_checkpoint,
-            )
+            output_space = self.streams.output_space() if self.needs_output_space else None
+            self.trainer = self.make_trainer(self.stream, domains, output_space, self.save_checkpoint)
             self._resume_if_asked()
             self._compile_sae_if_needed()
             sae = self.run_trainer_with_interruption_handling(self.trainer)
         finally:
-            if isinstance(provider, PrefetchingIterator):
-                provider.close()
+            self.stream.close()
         if self.cfg.output_path is not None:
             self.save_final_sae(sae, self.cfg.output_path, self.trainer.log_feature_sparsity)
         if self.cfg.logger.log_to_wandb:
             wandb.finish()
         return sae
 
+    def make_trainer(
+        self,
+        data_provider: Iterator[Tensor],
+        domains: Tensor | None,
+        output_space: OutputSpace | None,
+        save_checkpoint_fn: SaveCheckpointFn | None = None,
+    ) -> ContrastiveSAETrainer:
+        """The trainer of this run on a given stream."""
+        return ContrastiveSAETrainer(
+            cfg=self.cfg.to_sae_trainer_config(),
+            sae=self.sae,  # pyright: ignore[reportArgumentType]
+            data_provider=data_provider,
+            domains=domains,
+            evaluator=self.evaluator,
+            save_checkpoint_fn=save_checkpoint_fn,
+            output_space=output_space,
+            seed=self.cfg.seed,
+            warm_started=self.warm_start is not None,
+        )
+
+    @property
+    def needs_output_space(self) -> bool:
+        """Whether a term runs the model above the hook."""
+        return bool(cast(ContrastiveObjectiveConfig, self.cfg.sae).terms_that_need_output_space())
+
     @override
     def run_trainer_with_interruption_handling(self, trainer: Any) -> Any:
-        """Train; SIGINT and SIGTERM end in `KeyboardInterrupt`, after a checkpoint if there is a `checkpoint_path`.
+        """Train; SIGINT and SIGTERM end in `KeyboardInterrupt`, after a checkpoint if there is a `checkpoint_path`."""
+        with stopped_by_signals(trainer):
+            try:
+                return trainer.fit()
+            except KeyboardInterrupt:
+                if self.cfg.checkpoint_path is not None and trainer.stopped_between_steps:
+                    trainer.save_checkpoint(checkpoint_name=str(trainer.n_training_samples))
+                raise
 
-        The host's own handlers write into a folder that does not exist yet, and stay in place after training.
-        """
-        previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            return trainer.fit()
-        except KeyboardInterrupt:
-            if self.cfg.checkpoint_path is not None:
-                trainer.save_checkpoint(checkpoint_name=str(trainer.n_training_samples))
-            raise
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def data_provider(self) -> tuple[Iterator[Tensor], Tensor | None]:
-        """The activation stream of the run and the domain of every token of its batches."""
-        if self.domain_data is None:
-            sizes = {GENERAL: self.cfg.train_batch_size_tokens}
-            stream: Iterator[Tensor] = self._stream(GENERAL, self.cfg.train_batch_size_tokens)
-            domains = None
-        else:
-            data = self.domain_data
-            sizes = domain_sizes(self.cfg.train_batch_size_tokens, data.forget_share, data.retain_share)
-            stream = DomainMix({domain: self._stream(domain, size) for domain, size in sizes.items()})
-            domains = domain_labels(sizes)
-        if self.cfg.prefetch_llm_batches:
-            return PrefetchingIterator(stream, prefetch=int(self.cfg.prefetch_llm_batches)), domains
-        return stream, domains
-
-    def _stream(self, domain: int, batch_size: int) -> Iterator[Tensor]:
-        store = self._store(domain, batch_size)
-        if self.activation_cache is None:
-            return iter(store)
-        name = DOMAIN_NAMES[domain]
-        path = collect_activations(
-            store,
-            self.activation_cache.folder / f"{name}.safetensors",
-            self.activation_cache.max_tokens,
-            name,
-            f"{self.activation_cache.fingerprint}/{name}",
-        )
-        return CachedActivations(path, batch_size, seed=self.cfg.seed * 3 + domain, device=self.cfg.device)
-
-    def _store(self, domain: int, batch_size: int) -> ActivationsStore:
-        if domain == GENERAL and self.domain_data is None:
-            return self.activations_store
-        datasets = {GENERAL: self.activations_store.dataset}
-        if self.domain_data is not None:
-            datasets |= {FORGET: self.domain_data.forget, RETAIN: self.domain_data.retain}
-        # The store reads these fields only; a full copy of the configuration would derive its paths a second time.
-        cfg = copy.copy(self.cfg)
-        cfg.train_batch_size_tokens = batch_size
-        return ActivationsStore.from_config(self.model, cfg, override_dataset=datasets[domain])
+    @override
+    def save_checkpoint(self, checkpoint_path: Path | None) -> None:
+        """The host's files beside a checkpoint, and the position of the activation stream."""
+        super().save_checkpoint(checkpoint_path)
+        if checkpoint_path is not None:
+            save_stream(self.stream, checkpoint_path)
 
     def _start_wandb(self) -> None:
         logger = self.cfg.logger
@@ -202,7 +156,18 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
         if (checkpoint := self.cfg.resume_from_checkpoint) is not None:
             self.trainer.load_trainer_state(checkpoint)
             self.sae.load_weights_from_checkpoint(checkpoint)
-            self.activations_store.load_from_checkpoint(checkpoint)
+            load_stream(self.stream, checkpoint)
+
+
+def save_stream(stream: ResumableStream[Any], folder: Path | str) -> None:
+    """Write the position of a stream into a checkpoint."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in stream.state_dict().items()}
+    write_bytes_atomic(Path(folder) / STREAM_FILE, save(tensors))
+
+
+def load_stream(stream: ResumableStream[Any], folder: Path | str) -> None:
+    """Continue a stream where a checkpoint left it."""
+    stream.load_state_dict(load_file(Path(folder) / STREAM_FILE))
 
 
 def _load_dataset(cfg: LanguageModelSAERunnerConfig[Any]) -> HfDataset:
@@ -233,10 +198,6 @@ def _no_override_warnings() -> Iterator[None]:
         host_logger.removeFilter(wanted)
 
 
-def _interrupt(_number: int, _frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
 def check_runner_config(cfg: LanguageModelSAERunnerConfig[Any], has_domains: bool) -> None:
     """Raise `UserError` for what can be known to fail before a model is loaded."""
     if not isinstance(cfg.sae, ContrastiveObjectiveConfig):
@@ -247,6 +208,11 @@ def check_runner_config(cfg: LanguageModelSAERunnerConfig[Any], has_domains: boo
     check_domains_given(cfg.sae, has_domains)
     check_model_name(cfg.model_name)
     check_device(cfg.device)
+    if cfg.prefetch_llm_batches and (needing := cfg.sae.terms_that_need_output_space()):
+        raise ConfigError(
+            f"loss_terms.{needing[0]} runs the model in the training step, while prefetch_llm_batches runs it in the "
+            "background. Set prefetch_llm_batches: false."
+        )
     if cfg.training_tokens < cfg.train_batch_size_tokens:
         raise ConfigError(
             f"training_tokens is {cfg.training_tokens}, less than one batch of {cfg.train_batch_size_tokens} tokens. "

@@ -1,53 +1,60 @@
-"""Train the runs of a target one after another; finished ones are kept."""
+"""Train the runs of a target, side by side where they read the same stream; finished ones are kept."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import Dataset
 
-from sae_lens_contrastive.data.corpora import to_dataset
-from sae_lens_contrastive.data.sources import corpus_file, load_corpus_sources
+from sae_lens_contrastive.data.sources import corpus_dataset, corpus_digest
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, write_bytes_atomic, write_json
 from sae_lens_contrastive.models import check_hook, load_model
 from sae_lens_contrastive.runs import claim_folder
 from sae_lens_contrastive.training.run_config import RunConfig
-from sae_lens_contrastive.training.runner import ActivationCacheOptions, ContrastiveTrainingRunner, DomainData
-from sae_lens_contrastive.training.trainer import HISTORY_FILE
+from sae_lens_contrastive.training.runner import ContrastiveTrainingRunner
+from sae_lens_contrastive.training.side_by_side import train_side_by_side
+from sae_lens_contrastive.training.streams import ActivationCacheOptions, DomainData
+from sae_lens_contrastive.training.trainer import HISTORY_FILE, TRACKERS_FILE, ContrastiveSAETrainer
 
 SUMMARY_FILE = "summary.json"
 CONFIG_FILE = "config.yaml"
 
 
-def train_runs(runs: Sequence[RunConfig], out: Path | str, model: Any = None) -> list[Path]:
+def train_runs(
+    runs: Sequence[RunConfig], out: Path | str, model: Any = None, activations: Path | None = None
+) -> list[Path]:
     """Train every run into its own folder under `out` and return these folders.
 
-    A folder holds the resolved `config.yaml`, the SAE in a stock SAELens format (`sae/`), the loss `history.json` and
-    `summary.json`, which is written last: a run that has it is finished and not trained again. Activations that a
-    target caches are collected once and shared by its variants. The model is loaded once for consecutive runs on it.
+    Runs that read the same stream (model, hook, corpora, batch size, tokens, seed) are trained side by side: the model
+    runs once for all of them, and each ends as if trained alone. A folder holds the resolved `config.yaml`, the SAE in
+    a stock SAELens format (`sae/`), the loss `history.json`, `trackers.json` and `summary.json`, which is written last:
+    a run that has it is finished and not trained again. A run that was killed goes on from its last checkpoint.
+    `activations` is where collected activations are kept, if not under `out`.
 
     Raises `UserError` if a folder holds another run, and for everything `RunConfig.check` finds.
     """
     out = Path(out)
     for run in runs:
         run.check()
-    folders = [claim_folder(out / run.variant, "train", run.model_dump(mode="json")) for run in runs]
+    folders = {run.variant: claim_folder(out / run.variant, "train", run.model_dump(mode="json")) for run in runs}
+    together: dict[str, list[RunConfig]] = {}
+    for run in runs:
+        if not (folders[run.variant] / SUMMARY_FILE).is_file():
+            together.setdefault(stream_key(run), []).append(run)
     loaded: tuple[str, str, str] | None = None
-    for run, folder in zip(runs, folders, strict=True):
-        if (folder / SUMMARY_FILE).is_file():
-            continue
-        wanted = (run.model, run.dtype, run.device)
+    for key, group in together.items():
+        wanted = (group[0].model, group[0].dtype, group[0].device)
         if model is None or loaded not in (None, wanted):
-            model = load_model(run.model, dtype=run.dtype, device=run.device)
+            model = load_model(group[0].model, dtype=group[0].dtype, device=group[0].device)
         loaded = wanted
-        _train(run, folder, out / "activations", model)
-    return folders
+        _train_together(group, folders, out / "checkpoints" / key, activations or out / "activations", model)
+    return list(folders.values())
 
 
 def load_summary(folder: Path | str) -> dict[str, Any]:
@@ -58,32 +65,79 @@ def load_summary(folder: Path | str) -> dict[str, Any]:
     return read_json(path)
 
 
-def _train(run: RunConfig, folder: Path, cache_folder: Path, model: Any) -> None:
+def stream_key(run: RunConfig) -> str:
+    """Hash of everything that shapes the activation stream of a run; runs that share it can be trained together."""
+    training = run.training
+    parts = {
+        "model": [run.model, run.dtype, run.device, run.hook_name, run.seed],
+        "corpora": [_corpora_digest(run), run.corpora.forget_share, run.corpora.retain_share],
+        "scaled": run.sae_config().normalize_activations != "none",
+        "training": training.model_dump(include=STREAM_OPTIONS),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+STREAM_OPTIONS = {
+    "training_tokens",
+    "train_batch_size_tokens",
+    "context_size",
+    "store_batch_size_prompts",
+    "n_batches_in_buffer",
+    "cache_tokens",
+    "n_batches_for_norm_estimate",
+    "n_checkpoints",
+    "prefetch_llm_batches",
+    "autocast_lm",
+    "log_to_wandb",
+    "wandb_project",
+}
+
+
+def _train_together(
+    runs: Sequence[RunConfig], folders: dict[str, Path], checkpoints: Path, activations: Path, model: Any
+) -> None:
     start = time.perf_counter()
-    check_hook(model, run.hook_name, run.sae.get("d_in"))
-    write_bytes_atomic(folder / CONFIG_FILE, yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False).encode())
-    runner = ContrastiveTrainingRunner(
-        run.runner_config(folder),
-        domain_data=_domain_data(run),
-        override_dataset=_dataset(run, run.corpora.general),
-        override_model=model,
-        activation_cache=_cache(run, cache_folder),
-    )
-    runner.run()
-    write_json(folder / HISTORY_FILE, runner.trainer.history)
+    first = runs[0]
+    for run in runs:
+        check_hook(model, run.hook_name, run.sae.get("d_in"))
+        config = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
+        write_bytes_atomic(folders[run.variant] / CONFIG_FILE, config.encode())
+    general = corpus_dataset(first.corpora.general, (), first.seed)
+    domain_data = _domain_data(first)
+    cache = _cache(first, activations)
+    runners = {
+        run.variant: ContrastiveTrainingRunner(
+            run.runner_config(folders[run.variant]),
+            domain_data=domain_data,
+            override_dataset=general,
+            override_model=model,
+            activation_cache=cache,
+            warm_start=run.warm_start,
+        )
+        for run in runs
+    }
+    trainers = train_side_by_side(runners, checkpoints)
+    shared = time.perf_counter() - start - sum(trainer.seconds_in_steps for trainer in trainers.values())
+    for run in runs:
+        _write_results(run, folders[run.variant], trainers[run.variant], max(0.0, shared))
+
+
+def _write_results(run: RunConfig, folder: Path, trainer: ContrastiveSAETrainer, seconds_shared: float) -> None:
+    write_json(folder / HISTORY_FILE, trainer.history)
+    write_json(folder / TRACKERS_FILE, trainer.records())
     summary = {
         "variant": run.variant,
         "seed": run.seed,
+        "target": run.target,
         "hook_name": run.hook_name,
-        "d_sae": runner.sae.cfg.d_sae,
-        **runner.trainer.summary(),
-        "train_seconds": time.perf_counter() - start,
+        "layer": int(run.hook_name.split(".")[1]),
+        "architecture": run.sae["architecture"],
+        "d_sae": trainer.sae.cfg.d_sae,
+        **trainer.summary(),
+        # What the run would have taken alone: its own steps, and all that was shared.
+        "train_seconds": trainer.seconds_in_steps + seconds_shared,
     }
     write_json(folder / SUMMARY_FILE, summary)
-
-
-def _dataset(run: RunConfig, sources: Sequence[str], left_out: Sequence[str] = ()) -> Dataset:
-    return to_dataset(load_corpus_sources(sources, left_out)).shuffle(seed=run.seed)
 
 
 def _domain_data(run: RunConfig) -> DomainData | None:
@@ -91,8 +145,8 @@ def _domain_data(run: RunConfig) -> DomainData | None:
     if not corpora.forget:
         return None
     return DomainData(
-        forget=_dataset(run, corpora.forget, run.left_out_entities()),
-        retain=_dataset(run, corpora.retain),
+        forget=corpus_dataset(corpora.forget, run.left_out_entities(), run.seed),
+        retain=corpus_dataset(corpora.retain, (), run.seed),
         forget_share=corpora.forget_share,
         retain_share=corpora.retain_share,
     )
@@ -101,18 +155,16 @@ def _domain_data(run: RunConfig) -> DomainData | None:
 def _cache(run: RunConfig, folder: Path) -> ActivationCacheOptions | None:
     if run.training.cache_tokens == 0:
         return None
-    digest = hashlib.sha256()
-    sources = (*run.corpora.general, "|", *run.corpora.forget, "|", *run.corpora.retain)
-    for source in sources:
-        digest.update(source.encode() if source == "|" else corpus_file(source).read_bytes())
-    parts = (
-        run.model,
-        run.dtype,
-        run.hook_name,
-        run.training.context_size,
-        run.training.cache_tokens,
-        run.seed,
-    )
-    digest.update(repr((*parts, run.left_out_entities())).encode())
-    fingerprint = digest.hexdigest()
+    parts = (run.model, run.dtype, run.hook_name, run.training.context_size, run.training.cache_tokens, run.seed)
+    fingerprint = hashlib.sha256(repr((_corpora_digest(run), *parts)).encode()).hexdigest()
     return ActivationCacheOptions(folder / fingerprint[:16], run.training.cache_tokens, fingerprint)
+
+
+def _corpora_digest(run: RunConfig) -> str:
+    digest = hashlib.sha256()
+    for domain in (run.corpora.general, run.corpora.forget, run.corpora.retain):
+        for source in domain:
+            digest.update(corpus_digest(source).encode())
+        digest.update(b"|")
+    digest.update(repr(run.left_out_entities()).encode())
+    return digest.hexdigest()

@@ -1,12 +1,14 @@
-"""SAELens' trainer with domain labels, correlation groups and a loss history."""
+"""SAELens' trainer with domain labels, trackers, surgeries and a history."""
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from sae_lens.config import SAETrainerConfig
 from sae_lens.saes.sae import TrainStepOutput
 from sae_lens.training.sae_trainer import Evaluator, SAETrainer, SaveCheckpointFn
@@ -16,22 +18,28 @@ from torch import Tensor
 from typing_extensions import override
 
 from sae_lens_contrastive.errors import ConfigError
-from sae_lens_contrastive.feature_stats import CorrelationTracker
-from sae_lens_contrastive.features.grouping import FeatureGroups, group_features
+from sae_lens_contrastive.features.surgery import FEATURE_AXES, zero_gradient
 from sae_lens_contrastive.files import read_json, write_bytes_atomic, write_json
+from sae_lens_contrastive.losses import FORGET
+from sae_lens_contrastive.losses.curriculum import StagedScheduler
+from sae_lens_contrastive.losses.output_space import OutputSpace
 from sae_lens_contrastive.saes import BatchContext, ContrastiveObjective, ContrastiveObjectiveConfig
+from sae_lens_contrastive.training.parts import CurriculumPart, FeatureState, StepView, build_parts
 
 HISTORY_FILE = "history.json"
-GROUPS_FILE = "grouping.safetensors"
+TRACKERS_FILE = "trackers.json"
+PARTS_FILE = "parts.safetensors"
 
 
 class ContrastiveSAETrainer(SAETrainer[Any, Any]):
-    """Trains one SAE as SAELens does, and gives its loss terms what they need.
+    """Trains one SAE as SAELens does, and runs the trackers and surgeries of its configuration between the steps.
 
-    `domains` labels the tokens of every batch (see `DomainMix`). Correlation groups are formed after every
-    `grouping.every_n_steps` steps, from activations sampled in between. Everything else is the host's `fit()`.
+    `domains` labels the tokens of every batch (see `DomainMix`); `output_space` is there for terms that run the model
+    above the hook. `seed` is for parts that draw. `warm_started`: the weights are in the units of the activations as
+    the model makes them, and are brought to the scale of the training before the first step. Everything else is the
+    host's `fit()`.
 
-    Raises `ConfigError` if a loss term needs domains and none are given.
+    Raises `ConfigError` if a loss term needs domains or the output space and they are not given.
     """
 
     def __init__(
@@ -43,108 +51,201 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         evaluator: Evaluator[Any] | None = None,
         save_checkpoint_fn: SaveCheckpointFn | None = None,
         history_every_n_steps: int = 5,
+        output_space: OutputSpace | None = None,
+        seed: int = 0,
+        warm_started: bool = False,
     ) -> None:
+        # The host's constructor reads properties that the features have a say in.
+        self.features = FeatureState(pruned=torch.zeros(sae.cfg.d_sae, dtype=torch.bool, device=cfg.device))
         super().__init__(cfg, sae, data_provider, evaluator, save_checkpoint_fn)
         check_domains_given(sae.cfg, domains is not None)
+        check_output_space_given(sae.cfg, output_space is not None)
         self.domains = None if domains is None else domains.to(cfg.device)
+        self.output_space = output_space
+        self.seed = seed
+        self.warm_started = warm_started
         self.history: list[dict[str, float]] = []
         self.history_every_n_steps = history_every_n_steps
-        self.feature_groups: FeatureGroups | None = None
-        self.grouping = sae.cfg.grouping_options()
-        self.correlation_tracker: CorrelationTracker | None = None
-        if self.grouping is not None:
-            per_step = max(1, self.grouping.window_tokens // self.grouping.every_n_steps)
-            self.correlation_tracker = CorrelationTracker(sae.cfg.d_sae, tokens_per_update=per_step)
+        self.seconds_in_steps = 0.0
+        self.stop_requested = False
+        self.stopped_between_steps = False
+        self.parts = build_parts(sae.cfg, cfg.total_training_steps)
+        self._schedule_stages()
+        if sae.cfg.pruning is not None:
+            self._keep_pruned_weights_at_zero()
+
+    @property
+    @override
+    def dead_neurons(self) -> Bool[Tensor, " d_sae"]:
+        """Features that have not fired for `dead_feature_window` steps; a pruned feature is not dead but masked."""
+        return super().dead_neurons & ~self.features.pruned
 
     @override
     def step(self, batch: Tensor) -> TrainStepOutput:
-        """One training step of the host, with labels and groups in reach of the loss terms."""
-        groups = self.feature_groups.groups if self.feature_groups else ()
-        self.sae.batch_context = BatchContext(self.domains, groups)
-        output = super().step(batch)
-        self._update_groups(output.feature_acts)
-        if self.feature_groups is not None:
-            output.metrics["n_groups"] = len(self.feature_groups.groups)
-            output.metrics["correlation_threshold"] = self.feature_groups.threshold
-        if self.n_training_steps % self.history_every_n_steps == 0:
-            self._record(output)
+        """One training step of the host, then the trackers and surgeries that are due."""
+        start = time.perf_counter()
+        self._bring_warm_start_to_scale()
+        kept, domains = self._part_of(batch)
+        step = self.n_training_steps
+        self.sae.batch_context = BatchContext(
+            domains=domains,
+            groups=self.features.groups.groups if self.features.groups else (),
+            step=step,
+            output_space=self._scaled_output_space(),
+            keep_gradients=any(part.wants_gradients(step) for part in self.parts),
+        )
+        output = super().step(kept)
+        left_out = len(batch) - len(kept)
+        self.n_training_samples += left_out
+        self.n_frac_active_samples -= left_out
+        view = StepView(
+            step=step,
+            sae=self.sae,
+            optimizer=self.optimizer,
+            output=output,
+            domains=domains,
+            passes_since_fired=self.n_forward_passes_since_fired,
+            dead=self.dead_neurons,
+            features=self.features,
+            seed=self.seed,
+        )
+        for part in self.parts:
+            part.after_step(view)
+        self._record(output)
+        self.seconds_in_steps += time.perf_counter() - start
         return output
 
     @override
     def _update_pbar(self, step_output: TrainStepOutput, pbar: Any, update_interval: int = 10) -> None:
-        """The host's progress bar, often enough to show the time left of a short run."""
+        """The host's progress bar, often enough for a short run; stops here if a signal asked for it."""
         super()._update_pbar(step_output, pbar, update_interval)
+        if self.stop_requested:
+            self.stopped_between_steps = True
+            raise KeyboardInterrupt
 
     def summary(self, n_last: int = 10) -> dict[str, float]:
-        """Means of the last `n_last` history records: losses, explained variance, l0 and grouping figures."""
+        """Means of the last `n_last` history records: losses, explained variance, l0 and the figures of the parts."""
         last = self.history[-n_last:]
         names = [name for name in (last[-1] if last else {}) if name not in ("step", "n_training_samples")]
         means = {name: sum(record.get(name, 0.0) for record in last) / len(last) for name in names}
         return {
             **means,
             "dead_features": int(self.dead_neurons.sum()),
+            "pruned_features": int(self.features.pruned.sum()),
             "n_training_steps": self.n_training_steps,
         }
 
+    def records(self) -> dict[str, list[dict[str, Any]]]:
+        """What each part recorded for figures."""
+        return {part.name: part.records for part in self.parts if part.records}
+
     @override
     def save_trainer_state(self, checkpoint_path: Path) -> None:
-        """The host's state, and beside it the history and the grouping state, without pickle."""
+        """The host's state, and beside it the history and the state of the parts, without pickle."""
         super().save_trainer_state(checkpoint_path)
         write_json(checkpoint_path / HISTORY_FILE, self.history)
-        if self.correlation_tracker is not None:
-            state = dict(self.correlation_tracker.state_dict())
-            if self.feature_groups is not None:
-                state |= {f"group_{i}": group for i, group in enumerate(self.feature_groups.groups)}
-                state["threshold"] = torch.tensor(self.feature_groups.threshold, dtype=torch.float64)
-            tensors = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
-            write_bytes_atomic(checkpoint_path / GROUPS_FILE, save(tensors))
+        write_json(checkpoint_path / TRACKERS_FILE, self.records())
+        state = {"seconds_in_steps": torch.tensor(self.seconds_in_steps, dtype=torch.float64)}
+        state |= {f"features.{name}": tensor for name, tensor in self.features.state_dict().items()}
+        for part in self.parts:
+            state |= {f"{part.name}.{name}": tensor for name, tensor in part.state_dict().items()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        write_bytes_atomic(checkpoint_path / PARTS_FILE, save(tensors))
 
     @override
     def load_trainer_state(self, checkpoint_path: Path | str) -> None:
-        """Continue from a checkpoint, grouping included."""
+        """Continue from a checkpoint, parts included."""
         super().load_trainer_state(checkpoint_path)
+        # The host counts a step only after it has saved the checkpoint of that step.
+        self.n_training_steps = self.n_training_samples // self.cfg.train_batch_size_samples
+        self.checkpoint_thresholds = [n for n in self.checkpoint_thresholds if n > self.n_training_samples]
+        self.warm_started = False
         checkpoint_path = Path(checkpoint_path)
         self.history = read_json(checkpoint_path / HISTORY_FILE)
-        if self.correlation_tracker is not None:
-            state = load_file(checkpoint_path / GROUPS_FILE, device=self.cfg.device)
-            self.correlation_tracker.load_state_dict(state)
-            if "threshold" in state:
-                n_groups = sum(name.startswith("group_") for name in state)
-                groups = tuple(state[f"group_{i}"] for i in range(n_groups))
-                self.feature_groups = FeatureGroups(groups, float(state["threshold"]))
+        records = read_json(checkpoint_path / TRACKERS_FILE)
+        state = load_file(checkpoint_path / PARTS_FILE, device=self.cfg.device)
+        self.seconds_in_steps = float(state["seconds_in_steps"])
+        self.features.load_state_dict(_section(state, "features"))
+        for part in self.parts:
+            part.records = records.get(part.name, [])
+            part.load_state_dict(_section(state, part.name))
 
-    def _update_groups(self, feature_acts: Tensor) -> None:
-        if self.correlation_tracker is None or self.grouping is None:
+    def _schedule_stages(self) -> None:
+        if (part := self._curriculum()) is None:
             return
-        self.correlation_tracker.update(feature_acts)
-        if (self.n_training_steps + 1) % self.grouping.every_n_steps == 0:
-            correlation = self.correlation_tracker.compute()
-            if correlation is not None:
-                self.feature_groups = group_features(correlation, self.grouping.percentile, self.grouping.min_size)
-            self.correlation_tracker.reset()
+        for name, weighted in self.sae.loss_terms.items():
+            self.coefficient_schedulers[name] = StagedScheduler(
+                name, part.curriculum, weighted.warm_up_steps, weighted.coefficient
+            )
+
+    def _keep_pruned_weights_at_zero(self) -> None:
+        # After accumulation and before the host clips: a masked gradient has no part in the norm.
+        for name, parameter in self.sae.named_parameters():
+            if name in FEATURE_AXES:
+                axis = FEATURE_AXES[name]
+                parameter.register_post_accumulate_grad_hook(
+                    lambda parameter, axis=axis: zero_gradient(parameter, axis, self.features.pruned)
+                )
+
+    def _part_of(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The tokens of the batch that the curriculum lets take part, and their domains."""
+        part = self._curriculum()
+        if part is None or self.domains is None:
+            return batch, self.domains
+        is_forget = self.domains == FORGET
+        n_kept = max(1, round(part.curriculum.forget_share(self.n_training_steps) * int(is_forget.sum())))
+        keep = ~is_forget | (is_forget.cumsum(0) <= n_kept)
+        return (batch, self.domains) if bool(keep.all()) else (batch[keep.to(batch.device)], self.domains[keep])
+
+    def _curriculum(self) -> CurriculumPart | None:
+        return next((part for part in self.parts if isinstance(part, CurriculumPart)), None)
+
+    def _scaled_output_space(self) -> OutputSpace | None:
+        if self.output_space is None:
+            return None
+        return replace(self.output_space, activation_scale=self.activation_scaler.scaling_factor or 1.0)
+
+    def _bring_warm_start_to_scale(self) -> None:
+        if self.warm_started:
+            scale = self.activation_scaler.scaling_factor or 1.0
+            self.sae.fold_activation_norm_scaling_factor(1 / scale)
+            self.warm_started = False
 
     @torch.no_grad()
     def _record(self, output: TrainStepOutput) -> None:
+        due = self.n_training_steps % self.history_every_n_steps == 0
+        if not due and not self._is_logging_step():
+            return
+        metrics = {name: value for part in self.parts for name, value in part.metrics(self.features).items()}
+        output.metrics.update(metrics)
+        if not due:
+            return
         log = self.build_train_step_log_dict(output, self.n_training_samples)
         record: dict[str, float] = {"step": self.n_training_steps, "n_training_samples": self.n_training_samples}
         for name, value in log.items():
             section, _, short = name.partition("/")
-            if section == "losses" or short in (
-                "explained_variance",
-                "l0",
-                "n_groups",
-                "correlation_threshold",
-            ):
+            if section == "losses" or short in ("explained_variance", "l0") or short in metrics:
                 record[short] = float(value)
         self.history.append(record)
 
 
 def check_domains_given(cfg: ContrastiveObjectiveConfig, given: bool) -> None:
-    """Raise `ConfigError` if a loss term needs domain labels and there are none."""
-    if given:
-        return
-    if needing := cfg.terms_that_need_domains():
+    """Raise `ConfigError` if a loss term or a tracker needs domain labels and there are none."""
+    if not given and (needing := cfg.needs_domains()):
         raise ConfigError(
-            f"loss_terms.{needing[0]} needs to know which tokens are forget and which retain, but no forget and retain "
-            "corpus is given. Give both, or drop the term."
+            f"{needing[0]} needs to know which tokens are forget and which retain, but no forget and retain corpus is "
+            "given. Give both, or drop it."
         )
+
+
+def check_output_space_given(cfg: ContrastiveObjectiveConfig, given: bool) -> None:
+    """Raise `ConfigError` if a loss term runs the model above the hook and there is none."""
+    if not given and (needing := cfg.terms_that_need_output_space()):
+        raise ConfigError(
+            f"loss_terms.{needing[0]} runs the model above the hook. Train with ContrastiveTrainingRunner and a forget "
+            "and a retain corpus, or pass output_space to the trainer."
+        )
+
+
+def _section(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}

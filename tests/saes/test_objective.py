@@ -6,6 +6,13 @@ import pytest
 import torch
 from sae_lens import (
     SAE,
+    BatchTopKTrainingSAE,
+    BatchTopKTrainingSAEConfig,
+    JumpReLUSAE,
+    JumpReLUTrainingSAE,
+    JumpReLUTrainingSAEConfig,
+    MatryoshkaBatchTopKTrainingSAE,
+    MatryoshkaBatchTopKTrainingSAEConfig,
     StandardSAE,
     StandardTrainingSAE,
     StandardTrainingSAEConfig,
@@ -16,26 +23,33 @@ from sae_lens import (
 )
 from sae_lens.saes.sae import TrainStepInput
 
-from sae_lens_contrastive import (
-    ConfigError,
-    ContrastiveStandardTrainingSAE,
-    ContrastiveStandardTrainingSAEConfig,
-    ContrastiveTopKTrainingSAE,
-    ContrastiveTopKTrainingSAEConfig,
-)
+from sae_lens_contrastive import ConfigError, ContrastiveTopKTrainingSAEConfig
 from sae_lens_contrastive.losses import FORGET, RETAIN
-from sae_lens_contrastive.saes import BatchContext
+from sae_lens_contrastive.saes import (
+    TRAINING_ARCHITECTURES,
+    BatchContext,
+    ContrastiveMatryoshkaBatchTopKTrainingSAEConfig,
+)
 
 SIZES = {"d_in": 8, "d_sae": 24}
 TERMS = {"forget_margin": {"coefficient": 0.5, "n_features": 2, "warm_up_steps": 10}}
-ARCHITECTURES = [
-    (ContrastiveStandardTrainingSAE, ContrastiveStandardTrainingSAEConfig, StandardTrainingSAE,
-     StandardTrainingSAEConfig, StandardSAE, {"l1_coefficient": 0.3}),
-    (ContrastiveTopKTrainingSAE, ContrastiveTopKTrainingSAEConfig, TopKTrainingSAE,
-     TopKTrainingSAEConfig, TopKSAE, {"k": 4}),
-]  # fmt: skip
+HOSTS = {
+    "standard": (StandardTrainingSAE, StandardTrainingSAEConfig, StandardSAE, {"l1_coefficient": 0.3}),
+    "topk": (TopKTrainingSAE, TopKTrainingSAEConfig, TopKSAE, {"k": 4}),
+    "batchtopk": (BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, JumpReLUSAE, {"k": 4}),
+    "jumprelu": (JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig, JumpReLUSAE, {"l0_coefficient": 0.3}),
+    "matryoshka_batchtopk": (
+        MatryoshkaBatchTopKTrainingSAE,
+        MatryoshkaBatchTopKTrainingSAEConfig,
+        JumpReLUSAE,
+        {"k": 4, "matryoshka_widths": [6, 12, 24]},
+    ),
+}
+COEFFICIENTS = {"l0": 0.3, "l1": 0.3}
 each_architecture = pytest.mark.parametrize(
-    ("ours", "our_config", "host", "host_config", "inference", "options"), ARCHITECTURES, ids=["standard", "topk"]
+    ("ours", "our_config", "host", "host_config", "inference", "options"),
+    [(*TRAINING_ARCHITECTURES[name], *HOSTS[name]) for name in TRAINING_ARCHITECTURES],
+    ids=list(TRAINING_ARCHITECTURES),
 )
 
 
@@ -52,8 +66,8 @@ def test_without_terms_the_loss_is_the_hosts(ours, our_config, host, host_config
     mine = ours(our_config(**SIZES, **options))
     mine.load_state_dict(stock.state_dict())
     x = torch.randn(16, 8)
-    expected = stock.training_forward_pass(step_input(x, {"l1": 0.3}))
-    found = mine.training_forward_pass(step_input(x, {"l1": 0.3}))
+    expected = stock.training_forward_pass(step_input(x, COEFFICIENTS))
+    found = mine.training_forward_pass(step_input(x, COEFFICIENTS))
     assert found.losses.keys() == expected.losses.keys()
     assert torch.equal(found.loss, expected.loss)
     assert mine.get_coefficients() == stock.get_coefficients()
@@ -65,8 +79,8 @@ def test_a_term_adds_coefficient_times_value(ours, our_config, host, host_config
     sae = ours(our_config(**SIZES, **options, loss_terms=TERMS))
     x = torch.randn(16, 8)
     sae.batch_context = BatchContext(domains=torch.tensor([FORGET] * 8 + [RETAIN] * 8))
-    off = sae.training_forward_pass(step_input(x, {"l1": 0.3, "forget_margin": 0.0}))
-    on = sae.training_forward_pass(step_input(x, {"l1": 0.3, "forget_margin": 0.25}))
+    off = sae.training_forward_pass(step_input(x, {**COEFFICIENTS, "forget_margin": 0.0}))
+    on = sae.training_forward_pass(step_input(x, {**COEFFICIENTS, "forget_margin": 0.25}))
     hidden_pre = on.hidden_pre
     value = torch.relu(hidden_pre[8:, :2]).sum(1).mean() + torch.relu(1 - hidden_pre[:8, :2].amax(1)).mean()
     assert on.losses["forget_margin_loss"].item() == pytest.approx(0.25 * value.item(), rel=1e-5)
@@ -80,12 +94,13 @@ def test_it_is_saved_as_a_stock_sae(ours, our_config, host, host_config, inferen
     sae = ours(our_config(**SIZES, **options, loss_terms=TERMS))
     sae.W_dec.data *= torch.rand(24, 1) + 0.5
     x = torch.randn(16, 8)
-    expected_acts, expected_out = sae.encode(x), sae(x)
     sae.save_inference_model(tmp_path)
     loaded = SAE.load_from_disk(tmp_path)
     assert type(loaded) is inference
-    torch.testing.assert_close(loaded.encode(x), expected_acts)
-    torch.testing.assert_close(loaded(x), expected_out)
+    if not isinstance(sae, BatchTopKTrainingSAE):
+        # One that shares its activations out over a batch is saved with one threshold for all batches.
+        torch.testing.assert_close(loaded.encode(x), sae.encode(x))
+        torch.testing.assert_close(loaded(x), sae(x))
     details = json.loads((tmp_path / "cfg.json").read_text())["metadata"]["training_architecture_details"]
     assert details["loss_terms"] == TERMS
 
@@ -114,3 +129,32 @@ def test_a_checkpoint_comes_back_as_a_training_sae(ours, our_config, host, host_
 def test_wrong_configurations_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         ContrastiveTopKTrainingSAEConfig(**{**SIZES, "k": 4, **options})
+
+
+def test_matryoshka_levels_have_a_default():
+    found = ContrastiveMatryoshkaBatchTopKTrainingSAEConfig(**SIZES, k=4).matryoshka_widths
+    assert found == [1, 3, 6, 12, 24]
+
+
+@each_architecture
+def test_gradients_of_the_activations_are_kept_when_asked_for(ours, our_config, host, host_config, inference, options):
+    torch.manual_seed(0)
+    sae = ours(our_config(**SIZES, **options))
+    x = torch.randn(16, 8)
+    for keep in (False, True):
+        sae.batch_context = BatchContext(keep_gradients=keep)
+        output = sae.training_forward_pass(step_input(x, COEFFICIENTS))
+        output.loss.backward()
+        assert output.feature_acts.retains_grad == keep
+    gradient = output.feature_acts.grad
+    # d mse / d z_i = 2 / batch * (sae_out - sae_in) . d_i, to which the host's other losses add.
+    if ours is TRAINING_ARCHITECTURES["standard"][0]:
+        expected = 2 / 16 * (output.sae_out - x) @ sae.W_dec.T + 0.3 / 16 * sae.W_dec.norm(dim=1) * (output.feature_acts > 0)
+        torch.testing.assert_close(gradient, expected)
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
+
+
+def test_a_pruning_without_importance_is_refused():
+    with pytest.raises(ConfigError, match=r"Add importance: \{\}"):
+        ContrastiveTopKTrainingSAEConfig(**SIZES, k=4, pruning={})

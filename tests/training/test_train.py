@@ -2,10 +2,10 @@
 
 import json
 import signal
-from pathlib import Path
 
 import pytest
 import torch
+from made_runs import HOOK, TARGET, overrides, variants
 from sae_lens import SAE, LanguageModelSAERunnerConfig, LoggingConfig, TopKSAE
 
 from sae_lens_contrastive import (
@@ -20,22 +20,6 @@ from sae_lens_contrastive.cli import main
 from sae_lens_contrastive.data.corpora import load_corpus, to_dataset
 from sae_lens_contrastive.training import load_summary, resolve_runs, train_runs
 from sae_lens_contrastive.training import train as train_module
-
-CONFIGS = Path(__file__).parents[2] / "configs"
-TARGET = CONFIGS / "targets/tiny.yaml"
-HOOK = "blocks.19.hook_resid_post"
-
-
-def variants(*names):
-    return [CONFIGS / f"variants/{name}.yaml" for name in names]
-
-
-def overrides(corpora, **training):
-    return {
-        "corpora": {**corpora, "hold_out_entities_of": []},
-        "training": {"training_tokens": 2048, "train_batch_size_tokens": 256, "cache_tokens": 1024, **training},
-    }
-
 
 def stock_config(tmp_path, **sae):
     return LanguageModelSAERunnerConfig(
@@ -89,7 +73,7 @@ def test_a_finished_run_is_not_trained_again(tiny_model, corpora, tmp_path, monk
         raise AssertionError("a finished run must not need the model")
 
     monkeypatch.setattr(train_module, "load_model", fail)
-    monkeypatch.setattr(train_module, "_train", fail)
+    monkeypatch.setattr(train_module, "_train_together", fail)
     assert train_runs(runs, tmp_path) == [tmp_path / "baseline"]
 
 
@@ -129,7 +113,7 @@ def test_a_stock_runner_configuration_streams_without_domains(tiny_model, corpor
     runner = ContrastiveTrainingRunner(cfg, override_dataset=dataset, override_model=tiny_model)
     runner.run()
     assert isinstance(SAE.load_from_disk(tmp_path / "sae"), TopKSAE)
-    assert runner.trainer.feature_groups is not None
+    assert runner.trainer.features.groups is not None
 
 
 def test_a_stock_runner_configuration_streams_three_corpora(tiny_model, corpora, tmp_path):
@@ -161,7 +145,7 @@ def test_an_interruption_leaves_a_checkpoint_to_resume_from(number, tiny_model, 
         with pytest.raises(KeyboardInterrupt):
             ContrastiveTrainingRunner(cfg, override_dataset=dataset, override_model=tiny_model).run()
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
-    cfg.resume_from_checkpoint = str(tmp_path / "checkpoints" / str(3 * 128))
+    cfg.resume_from_checkpoint = str(tmp_path / "checkpoints" / str(4 * 128))
     runner = ContrastiveTrainingRunner(cfg, override_dataset=dataset, override_model=tiny_model)
     runner.run()
     assert runner.trainer.n_training_steps == 8

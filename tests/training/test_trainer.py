@@ -86,11 +86,11 @@ def test_groups_are_formed_on_schedule_and_reach_the_term():
     for step in range(7):
         output = trainer.step(next(trainer.data_provider))
         trainer.n_training_steps += 1
-        assert (trainer.feature_groups is not None) == (step >= 4)
+        assert (trainer.features.groups is not None) == (step >= 4)
         assert (output.losses["group_contrastive_loss"] > 0) == (step >= 5)
-    assert trainer.feature_groups is not None
-    assert trainer.history[-1]["n_groups"] == len(trainer.feature_groups.groups) > 0
-    assert trainer.history[-1]["correlation_threshold"] == pytest.approx(trainer.feature_groups.threshold)
+    assert trainer.features.groups is not None
+    assert trainer.history[-1]["n_groups"] == len(trainer.features.groups.groups) > 0
+    assert trainer.history[-1]["correlation_threshold"] == pytest.approx(trainer.features.groups.threshold)
 
 
 def test_a_checkpoint_continues_as_if_nothing_happened(tmp_path):

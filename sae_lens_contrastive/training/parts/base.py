@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Bool, Float, Int
 from sae_lens.saes.sae import TrainStepOutput
 from torch import Tensor
@@ -25,6 +26,26 @@ class FeatureState:
     """Current correlation groups or clusters."""
     importance: Float[Tensor, " d_sae"] | None = None
     """Current importance of each feature, in [0, 1]."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything as tensors."""
+        state = {"pruned": self.pruned}
+        if self.importance is not None:
+            state["importance"] = self.importance
+        if self.groups is not None:
+            state["threshold"] = torch.tensor(self.groups.threshold, dtype=torch.float64)
+            state |= {f"group_{i}": group for i, group in enumerate(self.groups.groups)}
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take the tensors of `state_dict` over."""
+        self.pruned = state["pruned"]
+        self.importance = state.get("importance")
+        self.groups = None
+        if "threshold" in state:
+            n_groups = sum(name.startswith("group_") for name in state)
+            groups = tuple(state[f"group_{i}"] for i in range(n_groups))
+            self.groups = FeatureGroups(groups, float(state["threshold"]))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,28 @@
+"""Training SAEs with the contrastive objective, mixed into SAELens' own classes."""
+
+from sae_lens_contrastive.saes.architectures import TRAINING_ARCHITECTURES as TRAINING_ARCHITECTURES
+from sae_lens_contrastive.saes.architectures import ContrastiveBatchTopKTrainingSAE as ContrastiveBatchTopKTrainingSAE
+from sae_lens_contrastive.saes.architectures import (
+    ContrastiveBatchTopKTrainingSAEConfig as ContrastiveBatchTopKTrainingSAEConfig,
+)
+from sae_lens_contrastive.saes.architectures import ContrastiveJumpReLUTrainingSAE as ContrastiveJumpReLUTrainingSAE
+from sae_lens_contrastive.saes.architectures import (
+    ContrastiveJumpReLUTrainingSAEConfig as ContrastiveJumpReLUTrainingSAEConfig,
+)
+from sae_lens_contrastive.saes.architectures import (
+    ContrastiveMatryoshkaBatchTopKTrainingSAE as ContrastiveMatryoshkaBatchTopKTrainingSAE,
+)
+from sae_lens_contrastive.saes.architectures import (
+    ContrastiveMatryoshkaBatchTopKTrainingSAEConfig as ContrastiveMatryoshkaBatchTopKTrainingSAEConfig,
+)
+from sae_lens_contrastive.saes.architectures import ContrastiveStandardTrainingSAE as ContrastiveStandardTrainingSAE
+from sae_lens_contrastive.saes.architectures import (
+    ContrastiveStandardTrainingSAEConfig as ContrastiveStandardTrainingSAEConfig,
+)
+from sae_lens_contrastive.saes.architectures import ContrastiveTopKTrainingSAE as ContrastiveTopKTrainingSAE
+from sae_lens_contrastive.saes.architectures import ContrastiveTopKTrainingSAEConfig as ContrastiveTopKTrainingSAEConfig
+from sae_lens_contrastive.saes.architectures import register_architectures as register_architectures
+from sae_lens_contrastive.saes.config import ContrastiveObjectiveConfig as ContrastiveObjectiveConfig
+from sae_lens_contrastive.saes.objective import BatchContext as BatchContext
+from sae_lens_contrastive.saes.objective import ContrastiveObjective as ContrastiveObjective
+from sae_lens_contrastive.saes.objective import ContrastiveTrainStepInput as ContrastiveTrainStepInput

@@ -1,0 +1,113 @@
+"""A trained SAE, a SAELens release or a folder, as the beginning of a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import model_validator
+from sae_lens import SAE
+from sae_lens.saes.sae import TrainingSAE
+
+from sae_lens_contrastive.config import StrictModel
+from sae_lens_contrastive.errors import ConfigError, UserError
+from sae_lens_contrastive.saes.architectures import TRAINING_ARCHITECTURES
+from sae_lens_contrastive.saes.config import ContrastiveObjectiveConfig
+
+STARTING_ARCHITECTURES = ("standard", "topk", "jumprelu")
+
+
+class WarmStart(StrictModel):
+    """The SAE whose weights a training begins with."""
+
+    path: Path | None = None
+    """Folder saved by `save_model` or `save_inference_model`."""
+    release: str | None = None
+    """Release name or Hugging Face repository, as `SAE.from_pretrained` takes it."""
+    sae_id: str | None = None
+    """Id within the release."""
+
+    @model_validator(mode="after")
+    def _has_one_place(self) -> WarmStart:
+        from_hub = self.release is not None and self.sae_id is not None
+        if from_hub == (self.path is not None):
+            raise ConfigError("Give either path, or release and sae_id.")
+        return self
+
+    @property
+    def place(self) -> str:
+        """Where the SAE is, for messages."""
+        return str(self.path) if self.path is not None else f"{self.release}/{self.sae_id}"
+
+
+def load_stock_sae(place: WarmStart, device: str = "cpu") -> Any:
+    """Load an inference SAE; `UserError` for a missing or unreadable one, or a hub that cannot be reached."""
+    if place.path is not None and not (place.path / "cfg.json").is_file():
+        raise UserError(f"no cfg.json in {place.path}. Give a folder saved by sae.save_model.")
+    try:
+        if place.path is not None:
+            return SAE.load_from_disk(place.path, device=device)
+        return SAE.from_pretrained(str(place.release), str(place.sae_id), device=device)
+    # The hub client raises errors of its HTTP library, which differs between its versions.
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        raise UserError(
+            f"{place.place} could not be loaded: {type(error).__name__}: {lines[0]} Check the name and the network, or "
+            "save the SAE again."
+        ) from error
+
+
+@torch.no_grad()
+def warm_started_sae(cfg: ContrastiveObjectiveConfig, start: WarmStart) -> TrainingSAE[Any]:
+    """A training SAE that computes what the given one does, where the activation function allows it.
+
+    Encoder, decoder, biases and (for jumprelu) thresholds are taken over; `apply_b_dec_to_input` follows the source.
+    With the same activation function the start is exact; with another one (say a jumprelu SAE trained on as topk)
+    pre-activations and decoder are exact. The weights are in the units of the model's activations.
+
+    Raises `UserError` if the SAE cannot be loaded, has another size, or an architecture or normalisation of its own.
+    """
+    source = load_stock_sae(start, cfg.device)
+    _check_fits(source, cfg, start)
+    cfg.apply_b_dec_to_input = source.cfg.apply_b_dec_to_input
+    sae_class = next(ours for ours, config in TRAINING_ARCHITECTURES.values() if config is type(cfg))
+    sae: Any = sae_class(cfg)
+    weights = {name: tensor.float() for name, tensor in source.state_dict().items()}
+    ours, theirs = (getattr(c, "rescale_acts_by_decoder_norm", False) for c in (cfg, source.cfg))
+    if ours != theirs:
+        # Such an SAE multiplies pre-activations by the norms of the decoder rows and decodes with unit rows: with the
+        # norms in the encoder and unit rows both kinds compute the same.
+        _move_norms_into_encoder(weights)
+    for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"):
+        if name in weights and name in dict(sae.named_parameters()):
+            getattr(sae, name).copy_(weights[name])
+    return sae
+
+
+def _move_norms_into_encoder(weights: dict[str, torch.Tensor]) -> None:
+    """z_i <- z_i * norm_i, d_i <- d_i / norm_i."""
+    norms = weights["W_dec"].norm(dim=1)
+    weights["W_enc"] = weights["W_enc"] * norms
+    weights["b_enc"] = weights["b_enc"] * norms
+    weights["W_dec"] = weights["W_dec"] / norms[:, None]
+    if "threshold" in weights:
+        weights["threshold"] = weights["threshold"] * norms
+
+
+def _check_fits(source: Any, cfg: ContrastiveObjectiveConfig, start: WarmStart) -> None:
+    architecture = source.cfg.architecture()
+    if architecture not in STARTING_ARCHITECTURES:
+        raise UserError(
+            f"warm_start: {start.place} has architecture {architecture!r}. Training can start from one of: "
+            f"{', '.join(STARTING_ARCHITECTURES)}."
+        )
+    for name in ("d_in", "d_sae"):
+        wanted, found = getattr(cfg, name), getattr(source.cfg, name)
+        if wanted != found:
+            raise UserError(f"warm_start: {start.place} has {name} {found}, the run has {wanted}. Set sae.{name}: {found}.")
+    if source.cfg.normalize_activations != "none":
+        raise UserError(
+            f"warm_start: {start.place} has normalize_activations {source.cfg.normalize_activations!r}; only 'none' "
+            "can be trained on. Fold the factor into its weights: sae.fold_activation_norm_scaling_factor(factor)."
+        )

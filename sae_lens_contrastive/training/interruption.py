@@ -1,0 +1,34 @@
+"""Stopping a training between two steps, where its state is whole."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+
+class Stoppable(Protocol):
+    """A trainer that looks at `stop_requested` after every step and raises `KeyboardInterrupt` if it is set."""
+
+    stop_requested: bool
+
+
+@contextmanager
+def stopped_by_signals(trainer: Stoppable) -> Iterator[None]:
+    """Let SIGINT and SIGTERM stop the trainer after its present step; a second signal stops it at once.
+
+    The host's own handlers interrupt in the middle of a step, and stay in place after training.
+    """
+
+    def request(_number: int, _frame: Any) -> None:
+        if trainer.stop_requested:
+            raise KeyboardInterrupt
+        trainer.stop_requested = True
+
+    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

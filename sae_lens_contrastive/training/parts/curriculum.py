@@ -1,0 +1,31 @@
+"""The curriculum as a part of a run: it says where the training is."""
+
+from __future__ import annotations
+
+from typing_extensions import override
+
+from sae_lens_contrastive.losses.curriculum import Curriculum, CurriculumOptions
+from sae_lens_contrastive.training.parts.base import FeatureState, StepView, TrainingPart
+
+
+class CurriculumPart(TrainingPart):
+    """Records the stages a training goes through; the trainer asks it how much forget text takes part."""
+
+    name = "curriculum"
+
+    def __init__(self, options: CurriculumOptions, n_steps: int) -> None:
+        super().__init__()
+        self.curriculum = Curriculum(options, n_steps)
+        self._step = 0
+
+    @override
+    def after_step(self, view: StepView) -> None:
+        self._step = view.step
+        stage = self.curriculum.stage(view.step)
+        if not self.records or self.records[-1]["stage"] != stage:
+            share = self.curriculum.forget_share(view.step)
+            self.records.append({"step": view.step, "stage": stage, "forget_share": share})
+
+    @override
+    def metrics(self, features: FeatureState) -> dict[str, float]:
+        return {"forget_share": self.curriculum.forget_share(self._step)}

@@ -1,0 +1,121 @@
+"""Several variants trained over one activation stream: one forward pass of the model for all of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import wandb
+from sae_lens.saes.sae import TrainStepOutput
+from sae_lens.training.multi_sae_trainer import MultiSAETrainer
+from torch import Tensor
+from typing_extensions import override
+
+from sae_lens_contrastive.data.streams import HookStream, ResumableStream
+from sae_lens_contrastive.training.interruption import stopped_by_signals
+from sae_lens_contrastive.training.runner import ContrastiveTrainingRunner, load_stream, save_stream
+from sae_lens_contrastive.training.trainer import ContrastiveSAETrainer
+
+
+class SideBySideTrainer(MultiSAETrainer):
+    """SAELens' multi-SAE trainer over trainers of this package, each with the optimiser of its own variant.
+
+    A checkpoint holds every trainer and the position of the stream; it appears whole under `folder`, and the one
+    before it goes.
+    """
+
+    def __init__(
+        self, trainers: Mapping[str, ContrastiveSAETrainer], hook_name: str, stream: ResumableStream[Tensor], folder: Path
+    ) -> None:
+        first = next(iter(trainers.values())).cfg
+        # With no SAEs the host makes no trainers of its own.
+        super().__init__(replace(first, checkpoint_path=str(folder)), {}, {}, HookStream(stream, hook_name))
+        self.saes = {name: trainer.sae for name, trainer in trainers.items()}
+        self.hook_names = dict.fromkeys(trainers, hook_name)
+        self.trainers = dict(trainers)
+        self.stream = stream
+        self.folder = folder
+        self.stop_requested = False
+
+    @override
+    def save_checkpoint(self, checkpoint_name: str, wandb_aliases: list[str] | None = None) -> None:
+        """Write a checkpoint beside its place, move it there, and remove the older ones."""
+        partial = self.folder / "partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        for name, trainer in self.trainers.items():
+            trainer.save_checkpoint(checkpoint_name=name, base_path=partial, wandb_aliases=wandb_aliases)
+        save_stream(self.stream, partial)
+        older = _checkpoints(self.folder)
+        final = self.folder / checkpoint_name
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        for checkpoint in older:
+            if checkpoint != final:
+                shutil.rmtree(checkpoint)
+
+    def resume(self) -> bool:
+        """Continue from the newest checkpoint that holds every variant; say whether there was one."""
+        usable = [path for path in _checkpoints(self.folder) if all((path / name).is_dir() for name in self.trainers)]
+        if not usable:
+            return False
+        self.load_checkpoint(usable[-1])
+        load_stream(self.stream, usable[-1])
+        self.checkpoint_thresholds = [n for n in self.checkpoint_thresholds if n > self.n_training_samples]
+        return True
+
+    @override
+    def _update_pbar(self, step_outputs: dict[str, TrainStepOutput], pbar: Any, update_interval: int = 10) -> None:
+        """Advance the bar by whole batches, from where a resumed run stands; stop here if a signal asked for it."""
+        pbar.update(self.n_training_samples - pbar.n)
+        if self.n_training_steps % update_interval == 0:
+            losses = " | ".join(f"{name}: {output.loss.item():.4g}" for name, output in step_outputs.items())
+            pbar.set_description(f"{self.n_training_steps}| {losses}")
+        if self.stop_requested:
+            self.save_checkpoint(str(self.n_training_samples))
+            pbar.close()
+            raise KeyboardInterrupt
+
+
+def train_side_by_side(
+    runners: Mapping[str, ContrastiveTrainingRunner], checkpoint_folder: Path
+) -> dict[str, ContrastiveSAETrainer]:
+    """Train the SAEs of several runners over the stream of the first; return their trainers.
+
+    The runners must agree in everything that shapes the stream. Each ends as if it had been trained alone: the stream
+    does not depend on who reads it, and nothing of a trainer is shared. A run that was killed goes on from its last
+    checkpoint. Raises `KeyboardInterrupt`, after a checkpoint, on SIGINT and SIGTERM.
+    """
+    first = next(iter(runners.values()))
+    stream, domains = first.streams.activations()
+    spaces = [runner for runner in runners.values() if runner.needs_output_space]
+    output_space = spaces[0].streams.output_space() if spaces else None
+    trainers = {
+        name: runner.make_trainer(iter(()), domains, output_space if runner.needs_output_space else None)
+        for name, runner in runners.items()
+    }
+    together = SideBySideTrainer(trainers, first.cfg.hook_name, stream, checkpoint_folder)
+    together.resume()
+    if first.cfg.logger.log_to_wandb:
+        wandb.init(project=first.cfg.logger.wandb_project, entity=first.cfg.logger.wandb_entity, name="+".join(runners))
+    try:
+        with stopped_by_signals(together):
+            together.fit()
+    finally:
+        stream.close()
+        if first.cfg.logger.log_to_wandb:
+            wandb.finish()
+    for name, trainer in trainers.items():
+        output_path = runners[name].cfg.output_path
+        assert output_path is not None
+        runners[name].save_final_sae(trainer.sae, output_path, trainer.log_feature_sparsity)
+    shutil.rmtree(checkpoint_folder, ignore_errors=True)
+    return trainers
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints, oldest first; their names are the tokens seen."""
+    found = [path for path in folder.glob("*") if path.is_dir() and path.name.isdigit()]
+    return sorted(found, key=lambda path: int(path.name))

@@ -1,0 +1,124 @@
+"""What a run reads: three corpora through the model, or activations collected once."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sae_lens import LanguageModelSAERunnerConfig
+from sae_lens.config import HfDataset
+from sae_lens.training.activations_store import ActivationsStore
+from torch import Tensor
+
+from sae_lens_contrastive.data.activations import (
+    CachedActivations,
+    DomainMix,
+    collect_activations,
+    domain_labels,
+    domain_sizes,
+)
+from sae_lens_contrastive.data.sequences import collect_sequences
+from sae_lens_contrastive.data.streams import PrefetchedStream, ResumableStream, StreamedActivations
+from sae_lens_contrastive.losses import FORGET, GENERAL, RETAIN
+from sae_lens_contrastive.losses.output_space import OutputSpace
+from sae_lens_contrastive.models import ModelAboveHook
+
+DOMAIN_NAMES = {GENERAL: "general", FORGET: "forget", RETAIN: "retain"}
+OUTPUT_SPACE_SEQUENCES = 64
+"""Sequences of forget text, and of retain text, that output-space terms take turns on."""
+
+
+@dataclass(frozen=True)
+class DomainData:
+    """The two labelled corpora of a run and their share of every batch."""
+
+    forget: HfDataset
+    """Texts of the domain to be forgotten, in a column `text` (or tokenised, as SAELens takes it)."""
+    retain: HfDataset
+    """Texts of what must be kept."""
+    forget_share: float = 0.25
+    """Share of the tokens of a batch that comes from the forget corpus."""
+    retain_share: float = 0.25
+    """Share of the tokens of a batch that comes from the retain corpus; the rest is the general corpus."""
+
+
+@dataclass(frozen=True)
+class ActivationCacheOptions:
+    """Collect activations once and train from them, instead of running the model during training."""
+
+    folder: Path
+    """Where the activations of each domain are kept."""
+    max_tokens: int
+    """Tokens kept of each domain at most."""
+    fingerprint: str
+    """Names model, hook and corpora; activations with another fingerprint are collected anew."""
+
+
+class CorpusStreams:
+    """The corpora of a run as SAELens' activation stores, and what is made from them."""
+
+    def __init__(
+        self,
+        model: Any,
+        cfg: LanguageModelSAERunnerConfig[Any],
+        general: HfDataset,
+        domain_data: DomainData | None,
+        cache: ActivationCacheOptions | None,
+    ) -> None:
+        self.model = model
+        self.cfg = cfg
+        self.domain_data = domain_data
+        self.cache = cache
+        self.datasets = {GENERAL: general}
+        if domain_data is not None:
+            self.datasets |= {FORGET: domain_data.forget, RETAIN: domain_data.retain}
+
+    def activations(self) -> tuple[ResumableStream[Tensor], Tensor | None]:
+        """The activation stream of the run and the domain of every token of its batches."""
+        if self.domain_data is None:
+            stream: ResumableStream[Tensor] = self._stream(GENERAL, self.cfg.train_batch_size_tokens)
+            domains = None
+        else:
+            data = self.domain_data
+            sizes = domain_sizes(self.cfg.train_batch_size_tokens, data.forget_share, data.retain_share)
+            stream = DomainMix({domain: self._stream(domain, size) for domain, size in sizes.items()})
+            domains = domain_labels(sizes)
+        if self.cfg.prefetch_llm_batches:
+            return PrefetchedStream(stream, prefetch=int(self.cfg.prefetch_llm_batches)), domains
+        return stream, domains
+
+    def output_space(self) -> OutputSpace:
+        """The model above the hook with sequences of both labelled corpora."""
+        forget, retain = (
+            collect_sequences(
+                self._store(domain, self.cfg.train_batch_size_tokens),
+                self.model,
+                self.cfg.hook_name,
+                OUTPUT_SPACE_SEQUENCES,
+            )
+            for domain in (FORGET, RETAIN)
+        )
+        return OutputSpace(ModelAboveHook(self.model, self.cfg.hook_name), forget, retain)
+
+    def _stream(self, domain: int, batch_size: int) -> ResumableStream[Tensor]:
+        store = self._store(domain, batch_size)
+        seed = self.cfg.seed * 3 + domain
+        if self.cache is None:
+            return StreamedActivations(store, batch_size, seed, DOMAIN_NAMES[domain])
+        name = DOMAIN_NAMES[domain]
+        path = collect_activations(
+            store,
+            self.cache.folder / f"{name}.safetensors",
+            self.cache.max_tokens,
+            name,
+            f"{self.cache.fingerprint}/{name}",
+        )
+        return CachedActivations(path, batch_size, seed=seed, device=self.cfg.device)
+
+    def _store(self, domain: int, batch_size: int) -> ActivationsStore:
+        # The store reads these fields only; a full copy of the configuration would derive its paths a second time.
+        cfg = copy.copy(self.cfg)
+        cfg.train_batch_size_tokens = batch_size
+        return ActivationsStore.from_config(self.model, cfg, override_dataset=self.datasets[domain])

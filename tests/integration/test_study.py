@@ -1,0 +1,73 @@
+"""A study on the tiny target: settings, seeds and variants end in one table, and a second call changes nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sae_lens_contrastive import UserError
+from sae_lens_contrastive import study as study_module
+from sae_lens_contrastive.study import SUMMARY_KEYS, run_study
+
+ROOT = Path(__file__).parents[2]
+SHORT = {"training": {"training_tokens": 2048, "train_batch_size_tokens": 256, "cache_tokens": 1024}}
+
+
+@pytest.fixture(scope="module")
+def study_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    spec = yaml.safe_load((ROOT / "evals/world_facts_tiny.yaml").read_text())
+    (folder / "spec.yaml").write_text(yaml.safe_dump({**spec, "max_questions": 8, "n_bootstrap": 50}))
+    variants = ROOT / "configs/variants"
+    settings = {
+        "as_published": {"variants": [str(variants / "run0.yaml")], "overrides": {"sae": {"d_sae": 32}, **SHORT}},
+        "sparse": {
+            "variants": [str(variants / "run0.yaml"), str(variants / "run2.yaml")],
+            "overrides": {"sae": {"architecture": "topk", "d_sae": 64}, **SHORT},
+        },
+    }
+    target = str(ROOT / "configs/targets/tiny.yaml")
+    study = {"target": target, "spec": "spec.yaml", "seeds": [0, 1], "settings": settings}
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    return folder / "study.yaml"
+
+
+def test_a_study_ends_in_a_row_for_every_setting_seed_and_variant(study_file, model_cache, tmp_path, monkeypatch):
+    rows = run_study(study_file, tmp_path)
+    found = [(row["study_setting"], row["seed"], row["variant"], row["d_sae"], row["architecture"]) for row in rows]
+    assert found == [
+        ("as_published", 0, "run0", 32, "standard"),
+        ("as_published", 1, "run0", 32, "standard"),
+        ("sparse", 0, "run0", 64, "topk"),
+        ("sparse", 0, "run2", 64, "topk"),
+        ("sparse", 1, "run0", 64, "topk"),
+        ("sparse", 1, "run2", 64, "topk"),
+    ]
+    assert all(set(SUMMARY_KEYS) <= row.keys() for row in rows)
+    assert all(row["target"] == "tiny" and row["layer"] == 19 for row in rows)
+    assert json.loads((tmp_path / "results.json").read_text()) == rows
+    assert {"unlearning_scores.png", "training_losses.png"} <= {path.name for path in tmp_path.glob("*.png")}
+    monkeypatch.setattr(study_module, "train_runs", lambda runs, out, *_: [out / run.variant for run in runs])
+    assert run_study(study_file, tmp_path) == rows
+
+
+def test_a_seed_trains_on_activations_of_its_own_and_shares_them_between_settings(study_file, model_cache, tmp_path):
+    run_study(study_file, tmp_path)
+    assert len(list((tmp_path / "activations").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": [0, 0]}, "distinct seeds"),
+        ({"settings": {"sparse": {"variants": ["nowhere.yaml"]}}}, "No file at"),
+        ({"settings": {"sparse": {"overrides": {"sae": {"d_sea": 3}}}}}, "Did you mean 'd_sae'"),
+        ({"target": "nowhere.yaml"}, "No file at"),
+        ({"sets": {}}, "Unknown key 'sets'"),
+    ],
+)
+def test_a_wrong_study_is_refused_before_the_model_loads(changes, message, study_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_module, "load_model", lambda *_a, **_k: pytest.fail("the model was loaded"))
+    with pytest.raises(UserError, match=message):
+        run_study(study_file, tmp_path / "out", changes)
