@@ -75,19 +75,15 @@ def _diversity(feature_acts: Float[Tensor, "n d_sae"], groups: list[Int[Tensor, 
     varies = norms > 1e-6 * acts.detach().abs().amax().clamp(min=1e-6)
     unit = centred * torch.where(varies, 1 / torch.where(varies, norms, 1.0), 0.0)
     sizes = [len(group) for group in groups]
-    per_group = [
-        _mean_squared_off_diagonal(unit_g, varies_g.sum())
-        for unit_g, varies_g in zip(unit.split(sizes, dim=1), varies.split(sizes), strict=True)
-    ]
-    return torch.stack(per_group).mean()
-
-
-def _mean_squared_off_diagonal(unit: Float[Tensor, "n size"], n_varying: Tensor) -> Float[Tensor, ""]:
-    # The two gram matrices have the same sum of squares; take the smaller.
-    gram = unit.T @ unit if unit.shape[1] <= unit.shape[0] else unit @ unit.T
-    n_pairs = n_varying * (n_varying - 1)
+    squares = torch.stack([_gram(unit_g).square().sum() for unit_g in unit.split(sizes, dim=1)])
+    n_varying = torch.stack([varies_g.sum() for varies_g in varies.split(sizes)])
     # The diagonal of correlations holds 1 for each feature that varies and 0 for the others.
-    return (gram.square().sum() - n_varying).clamp(min=0) / n_pairs.clamp(min=1)
+    return ((squares - n_varying).clamp(min=0) / (n_varying * (n_varying - 1)).clamp(min=1)).mean()
+
+
+def _gram(unit: Float[Tensor, "n size"]) -> Float[Tensor, "side side"]:
+    """The smaller of the two gram matrices, which have the same sum of squares."""
+    return unit.T @ unit if unit.shape[1] <= unit.shape[0] else unit @ unit.T
 
 
 def _separation(W_dec: Float[Tensor, "d_sae d_in"], groups: list[Int[Tensor, " size"]]) -> Float[Tensor, ""]:

@@ -43,7 +43,7 @@ class MutualInformation(LossTerm):
         is_forget = ctx.sample.labels() == FORGET
         if is_forget.all() or not is_forget.any():
             return ctx.feature_acts.new_zeros(())
-        hard = _information((acts.detach() > 0).to(acts.dtype), is_forget)
+        hard = _information(acts.detach().sign(), is_forget)
         chosen = hard.topk(min(self.n_features, len(hard))).indices
         soft = _information(soft_firing(acts, hidden_pre, chosen, self.steepness, ctx.sae), is_forget)
         return _binary_entropy(is_forget.to(soft.dtype).mean()) - soft.mean()

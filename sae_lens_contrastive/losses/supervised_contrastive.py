@@ -39,28 +39,25 @@ class SupervisedContrastive(LossTerm):
     def __call__(self, ctx: LossContext) -> Float[Tensor, ""]:
         """Mean supervised contrastive loss over the anchors; 0 if no anchor has a positive."""
         labels = ctx.sample.labels()
-        fires = ctx.sample.feature_acts.detach().any(dim=1)
         half = self.max_tokens // 2
-        chosen = torch.cat([_first(fires & (labels == domain), half) for domain in (FORGET, RETAIN)])
-        if len(chosen) < 2:
-            return ctx.feature_acts.new_zeros(())
+        chosen = torch.cat([_first(labels == domain, half) for domain in (FORGET, RETAIN)])
         acts, labels = ctx.sample.feature_acts.index_select(0, chosen), labels[chosen]
+        # acts @ acts.T, but its backward pass is one product with acts instead of two.
+        product = acts @ acts.detach().T
+        gram = product + product.T - product.detach()
+        fires = gram.detach().diagonal() > 0
+        gram, labels = gram[fires][:, fires], labels[fires]
+        if len(labels) < 2:
+            return ctx.feature_acts.new_zeros(())
         itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-        similarity = (_cosines(acts) / self.temperature).masked_fill(itself, float("-inf"))
+        norms = gram.diagonal().sqrt()
+        similarity = (gram / (norms[:, None] * norms) / self.temperature).masked_fill(itself, float("-inf"))
         log_share = similarity - similarity.logsumexp(dim=1, keepdim=True)
         positive = (labels[:, None] == labels[None, :]) & ~itself
         n_positive = positive.sum(dim=1)
         per_anchor = -log_share.masked_fill(~positive, 0.0).sum(dim=1) / n_positive.clamp(min=1)
         has_positive = n_positive > 0
         return per_anchor[has_positive].mean() if has_positive.any() else ctx.feature_acts.new_zeros(())
-
-
-def _cosines(acts: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n n"]:
-    # acts @ acts.T, but its backward pass is one product with acts instead of two.
-    half = acts @ acts.detach().T
-    gram = half + half.T - half.detach()
-    norms = gram.diagonal().sqrt()
-    return gram / (norms[:, None] * norms)
 
 
 def _first(mask: Bool[Tensor, " n"], most: int) -> Int[Tensor, " chosen"]:
