@@ -1,10 +1,13 @@
 """Streaming statistics of features: update, compute, merge, state_dict."""
 
+from sae_lens_contrastive.feature_stats.clusters import ClusterChange as ClusterChange
+from sae_lens_contrastive.feature_stats.clusters import ClusterTracker as ClusterTracker
 from sae_lens_contrastive.feature_stats.correlation import CorrelationTracker as CorrelationTracker
 from sae_lens_contrastive.feature_stats.correlation import FeatureCorrelation as FeatureCorrelation
 from sae_lens_contrastive.feature_stats.importance import ImportanceOptions as ImportanceOptions
 from sae_lens_contrastive.feature_stats.importance import ImportanceTracker as ImportanceTracker
 from sae_lens_contrastive.feature_stats.mutual_information import MutualInformationTracker as MutualInformationTracker
+from sae_lens_contrastive.feature_stats.profiles import Profiles as Profiles
 from sae_lens_contrastive.feature_stats.stability import Stability as Stability
 from sae_lens_contrastive.feature_stats.stability import StabilityOptions as StabilityOptions
 from sae_lens_contrastive.feature_stats.stability import StabilityTracker as StabilityTracker

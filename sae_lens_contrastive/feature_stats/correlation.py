@@ -2,75 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Float32, Float64, Int
+from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from sae_lens_contrastive.errors import ConfigError
+from sae_lens_contrastive.feature_stats.profiles import DENSE_SPEED, N_BINS, Profiles, profiles_of
 
-_N_BINS = 8192
-_BLOCK = 1024
-
-
-class CorrelationBlock(NamedTuple):
-    """Correlations of a block of features with all features that fired."""
-
-    start: int
-    """Place of the block's first row among the features that fired."""
-    correlation: Float[Tensor, "block n_fired"]
-    """Pearson correlations."""
-    co_fired: Bool[Tensor, "block n_fired"]
-    """Pairs that were active together on at least one token of the window."""
+_MAX_WORK = 2**26
 
 
 @dataclass(frozen=True)
 class FeatureCorrelation:
-    """Correlations of the features that fired and vary, computed block by block: C is never held as one square."""
+    """Correlations C of the features that fired and vary in a window, as one pass over them leaves them."""
 
     features: Int[Tensor, " n_fired"]
     """Feature index of each column."""
-    unit: Float[Tensor, "n_tokens n_fired"]
-    """Centred activations with columns of norm 1, so that C = unit^T unit."""
-    fires: Float[Tensor, "n_tokens n_fired"]
-    """1 where z > 0."""
-
-    def blocks(self) -> Iterator[CorrelationBlock]:
-        """Rows of C in blocks."""
-        for start in range(0, len(self.features), _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            yield CorrelationBlock(start, self.unit[:, rows].T @ self.unit, (self.fires[:, rows].T @ self.fires) > 0)
+    profiles: Profiles
+    """The columns, from which any part of C can be formed."""
+    partner: Int[np.ndarray, " n_fired"]
+    """Other column that correlates highest with each column."""
+    partner_correlation: Float32[np.ndarray, " n_fired"]
+    """Correlation with that column; of no meaning where it is not positive."""
+    histogram: Float64[np.ndarray, " n_bins"]
+    """Histogram of |C| over [0, 1]: ordered pairs of different features that fired together."""
 
     def among(self, columns: Int[Tensor, " n"]) -> Float[Tensor, "n n"]:
         """C restricted to the given columns."""
-        part = self.unit[:, columns]
-        return part.T @ part
+        return torch.from_numpy(self.profiles.square(columns.numpy()))
+
+    def percentiles(self, percents: Sequence[float]) -> list[float] | None:
+        """Percentiles of |C_ij| over i < j that fired together, to 1/8192; None without such pairs.
+
+        They are middles of bins, and so never 0.
+        """
+        cumulative = self.histogram.cumsum()
+        if cumulative[-1] == 0:
+            return None
+        wanted = np.asarray(percents) / 100 * cumulative[-1]
+        bins = np.minimum(np.searchsorted(cumulative, np.maximum(wanted, 1)), N_BINS - 1)
+        return ((bins + 0.5) / N_BINS).tolist()
 
     def threshold(self, percentile: float) -> float | None:
-        """Adaptive threshold: the percentile of |C_ij| over i < j that co-fired, to 1/8192; None without such pairs."""
-        counts = torch.zeros(_N_BINS, dtype=torch.float64)
-        for block in self.blocks():
-            columns = torch.arange(len(self.features), device=block.co_fired.device)
-            rows = torch.arange(block.start, block.start + len(block.correlation), device=columns.device)
-            pairs = block.co_fired & (rows[:, None] < columns[None, :])
-            values = block.correlation[pairs].abs().clamp(max=1.0)
-            counts += torch.histc(values.float(), bins=_N_BINS, min=0.0, max=1.0).double().cpu()
-        n_pairs = float(counts.sum())
-        if n_pairs == 0:
-            return None
-        cumulative = counts.cumsum(0)
-        bin_index = int(torch.searchsorted(cumulative, percentile / 100 * n_pairs).clamp(max=_N_BINS - 1))
-        return (bin_index + 0.5) / _N_BINS
+        """Adaptive threshold tau: one of `percentiles`."""
+        found = self.percentiles([percentile])
+        return None if found is None else found[0]
 
 
 class CorrelationTracker:
     """Streaming window of feature activations, sampled evenly from the batches it is shown.
 
-    `update` keeps `tokens_per_update` rows of a batch; `compute` gives the correlations over the rows kept; `reset`
+    `update` keeps tokens of a batch, as sparse rows; `compute` gives the correlations over the tokens kept; `reset`
     starts the next window. Two trackers merge into the one that saw both streams.
+
+    One pass over C costs about sum over tokens of min(L0², d_sae² / 1000) sparse multiply-adds. Of a window that would
+    cost more than 2^26 of them, a second or two on two CPU cores, `compute` takes fewer tokens, evenly spaced: 4096
+    tokens fit at any width up to L0 128 and at any L0 up to d_sae 4096; of a dense window 1000 fit at d_sae 8192 and
+    250 at 16,384. The window itself is 8 bytes for every active entry.
     """
 
     def __init__(self, d_sae: int, tokens_per_update: int) -> None:
@@ -78,48 +71,84 @@ class CorrelationTracker:
             raise ConfigError(f"tokens_per_update is {tokens_per_update}; it must be 1 or more tokens.")
         self.d_sae = d_sae
         self.tokens_per_update = tokens_per_update
-        self._rows: list[Float[Tensor, "n d_sae"]] = []
+        self._parts: list[csr_array] = []
 
     @torch.no_grad()
-    def update(self, feature_acts: Float[Tensor, "batch d_sae"]) -> None:
-        """Keep evenly spaced tokens of the batch, so that every domain in it is represented."""
-        stride = max(1, len(feature_acts) // self.tokens_per_update)
-        kept = feature_acts.detach()[::stride][: self.tokens_per_update]
-        self._rows.append(kept.float().clone())
+    def update(self, feature_acts: Float[Tensor, "batch d_sae"], n_tokens: int | None = None) -> None:
+        """Keep evenly spaced tokens of the batch, so that every domain in it is represented.
 
-    @torch.no_grad()
+        `n_tokens` of them, or `tokens_per_update`; all of a smaller batch.
+        """
+        n_tokens = min(self.tokens_per_update if n_tokens is None else n_tokens, len(feature_acts))
+        if n_tokens < 1:
+            return
+        kept = feature_acts.detach()[torch.arange(n_tokens) * len(feature_acts) // n_tokens].float().cpu()
+        token, feature = (kept > 0).nonzero(as_tuple=True)
+        self._parts.append(_rows(kept[token, feature], feature, token.bincount(minlength=n_tokens), self.d_sae))
+
     def compute(self) -> FeatureCorrelation | None:
         """Correlations over the window; None if fewer than two features vary in it."""
-        if not self._rows:
+        window = self._bounded_window()
+        if len(window.indptr) <= 2:
             return None
-        acts = torch.cat(self._rows)
-        centred = acts - acts.mean(dim=0)
-        norms = centred.norm(dim=0)
-        # Rounding leaves a constant column with a tiny norm of its own scale.
-        varies = norms > 1e-5 * acts.abs().amax(dim=0).clamp(min=1e-12) * len(acts) ** 0.5
-        features = (varies & (acts > 0).any(dim=0)).nonzero().squeeze(1)
+        features, profiles = profiles_of(window)
         if len(features) < 2:
             return None
-        return FeatureCorrelation(
-            features, centred[:, features] / norms[features], (acts[:, features] > 0).to(centred.dtype)
-        )
+        histogram = np.zeros(N_BINS)
+        partner, correlation = profiles.nearest(np.arange(len(features)), histogram)
+        return FeatureCorrelation(torch.from_numpy(features), profiles, partner, correlation, histogram)
 
     def merge(self, other: CorrelationTracker) -> None:
         """Add the other tracker's window to this one."""
-        self._rows.extend(other._rows)
+        self._parts.extend(other._parts)
 
     def reset(self) -> None:
         """Start an empty window."""
-        self._rows.clear()
+        self._parts.clear()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The window as one tensor."""
-        rows = torch.cat(self._rows) if self._rows else torch.zeros(0, self.d_sae)
-        return {"window": rows}
+        """The active entries of the window, token by token."""
+        window = _stacked(self._parts, self.d_sae)
+        return {
+            "d_sae": torch.tensor(self.d_sae),
+            "values": torch.from_numpy(window.data),
+            "features": torch.from_numpy(window.indices),
+            "n_active": torch.from_numpy(np.diff(window.indptr)),
+        }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take a window over; `ConfigError` if it is of another dictionary."""
-        window = state["window"]
-        if window.ndim != 2 or window.shape[1] != self.d_sae:
-            raise ConfigError(f"The saved window has shape {tuple(window.shape)}; this SAE has d_sae {self.d_sae}.")
-        self._rows = [window] if len(window) else []
+        if (d_sae := int(state["d_sae"])) != self.d_sae:
+            raise ConfigError(f"The saved window has d_sae {d_sae}; this SAE has d_sae {self.d_sae}.")
+        values, features, n_active = (state[name].cpu() for name in ("values", "features", "n_active"))
+        self._parts = [_rows(values, features, n_active, self.d_sae)] if len(n_active) else []
+
+    def _bounded_window(self) -> csr_array:
+        n_active = np.concatenate([np.zeros(0), *(np.diff(part.indptr) for part in self._parts)])
+        work = np.minimum(np.square(n_active), self.d_sae**2 / DENSE_SPEED).sum()
+        if work <= _MAX_WORK:
+            return _stacked(self._parts, self.d_sae)
+        # Pick before stacking: a dense window and its copy would take twice the memory.
+        n_kept = max(2, int(len(n_active) * _MAX_WORK / work))
+        kept = np.arange(n_kept) * len(n_active) // n_kept
+        n_tokens = [len(part.indptr) - 1 for part in self._parts]
+        ends = np.cumsum(n_tokens)
+        starts = ends - n_tokens
+        picked = [
+            part[kept[(kept >= start) & (kept < end)] - start]
+            for part, start, end in zip(self._parts, starts, ends, strict=True)
+        ]
+        return _stacked(picked, self.d_sae)
+
+
+def _rows(
+    values: Float[Tensor, " n_entries"], features: Int[Tensor, " n_entries"], n_active: Int[Tensor, " n"], d_sae: int
+) -> csr_array:
+    ends = np.concatenate([[0], n_active.numpy().cumsum()]).astype(np.int32)
+    return csr_array((values.numpy(), features.numpy().astype(np.int32), ends), shape=(len(n_active), d_sae))
+
+
+def _stacked(parts: list[csr_array], d_sae: int) -> csr_array:
+    if not parts:
+        return csr_array((0, d_sae), dtype=np.float32)
+    return vstack(parts, format="csr")  # pyright: ignore[reportReturnType] - arrays stack to an array
