@@ -3,10 +3,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo study test check bench clean
 
 demo: $(STAMP)
 	$(BIN)/sae-lens-contrastive demo --out runs/demo
+
+study: $(STAMP)
+	$(BIN)/sae-lens-contrastive study evals/study_smollm2.yaml --out runs/study
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -1,8 +1,8 @@
 """Time one training step: SAELens' own trainer beside this package's, with each loss term and with all trackers.
 
 The rows of a table run in one process and take turns, so that they share whatever else the machine does; medians over
-turns are compared. Trackers act every 50 or 100 steps, so a turn of theirs is 100 steps: the cost of each schedule is in
-every turn. Activations are sparse sums of fixed directions, so that features correlate as they do on a model.
+turns are compared. Trackers act every 50 or 100 steps, so a turn of theirs is 100 steps: the cost of each schedule is
+in every turn. Activations are sparse sums of fixed directions, so that features correlate as they do on a model.
 `output_kl` runs a model and is measured with it, in `bench_side_by_side.py`.
 """
 

@@ -23,6 +23,8 @@ examples:
       clamp the forget features of an SAE and score multiple-choice questions
   sae-lens-contrastive search configs/search/smollm2.yaml --out runs/search
       train many SAEs; NSGA-II looks for those that forget most, keep most and reconstruct best
+  sae-lens-contrastive study evals/study_smollm2.yaml --out runs/study
+      several variants under several settings and seeds, trained side by side, evaluated on the same questions
   sae-lens-contrastive report runs/demo
       table and figures from what is saved; runs no model
 
@@ -57,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_train(commands)
     _add_eval(commands)
+    _add_study(commands)
     _add_search(commands)
     _add_report(commands)
     return parser
@@ -118,6 +121,25 @@ def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     evaluate.set_defaults(run=_eval)
 
 
+def _add_study(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from sae_lens_contrastive.study import StudySetting, StudySpec
+
+    study = commands.add_parser(
+        "study",
+        help="train and evaluate variants under several settings and seeds",
+        description="Train every variant of every setting with every seed, evaluate all SAEs on the same questions, "
+        "write one table and the figures. Run again, it goes on where it stopped.",
+        epilog="\n\n".join(("keys of a study:", _fields(StudySpec), "keys of a setting:", _fields(StudySetting))),
+        formatter_class=_RAW,
+    )
+    study.add_argument("study", metavar="STUDY.yaml", help="target, evaluation, seeds and settings")
+    study.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="change a key, such as seeds=[0]"
+    )
+    study.add_argument("--out", type=Path, required=True, help="folder for the runs, the results and the figures")
+    study.set_defaults(run=_study)
+
+
 def _add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     from sae_lens_contrastive.search import Dimension, SearchSpec
 
@@ -141,7 +163,7 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     report = commands.add_parser(
         "report", help="table and figures from saved results", description="Draw what is saved below a folder."
     )
-    report.add_argument("folder", metavar="DIR", type=Path, help="the --out folder of a demo, train or eval run")
+    report.add_argument("folder", metavar="DIR", type=Path, help="the --out folder of any other command")
     report.set_defaults(run=_report)
 
 
@@ -203,6 +225,13 @@ def _eval(options: argparse.Namespace) -> None:
     print(results_table([result.model_dump(mode="json") for result in results]))
 
 
+def _study(options: argparse.Namespace) -> None:
+    from sae_lens_contrastive.config import parse_overrides
+    from sae_lens_contrastive.study import run_study
+
+    run_study(options.study, options.out, parse_overrides(options.set))
+
+
 def _search(options: argparse.Namespace) -> None:
     from sae_lens_contrastive.config import parse_overrides
     from sae_lens_contrastive.report.pareto import front_table
@@ -215,7 +244,12 @@ def _search(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from sae_lens_contrastive.report import load_results, results_table, write_figures
+    from sae_lens_contrastive.report.pareto import PARETO_FILE, front_table, write_pareto_front
 
+    if (options.folder / PARETO_FILE).is_file():
+        print(front_table(options.folder))
+        print(write_pareto_front(options.folder))
+        return
     results = load_results(options.folder)
     if results.rows:
         print(results_table(results.rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from sae_lens.training.optim import CoefficientScheduler
@@ -35,7 +36,7 @@ class CurriculumOptions:
 
     def __post_init__(self) -> None:
         starts = [stage.start for stage in self.built().values()]
-        if not starts or starts[0] != 0 or any(b <= a for a, b in zip(starts, starts[1:], strict=False)):
+        if not starts or starts[0] != 0 or any(b <= a for a, b in pairwise(starts)):
             raise ConfigError(
                 f"curriculum.stages start at {starts}; the first must start at 0 and each after the last."
             )

@@ -105,7 +105,9 @@ def _check_fits(source: Any, cfg: ContrastiveObjectiveConfig, start: WarmStart) 
     for name in ("d_in", "d_sae"):
         wanted, found = getattr(cfg, name), getattr(source.cfg, name)
         if wanted != found:
-            raise UserError(f"warm_start: {start.place} has {name} {found}, the run has {wanted}. Set sae.{name}: {found}.")
+            raise UserError(
+                f"warm_start: {start.place} has {name} {found}, the run has {wanted}. Set sae.{name}: {found}."
+            )
     if source.cfg.normalize_activations != "none":
         raise UserError(
             f"warm_start: {start.place} has normalize_activations {source.cfg.normalize_activations!r}; only 'none' "

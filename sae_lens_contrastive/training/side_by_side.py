@@ -28,7 +28,11 @@ class SideBySideTrainer(MultiSAETrainer):
     """
 
     def __init__(
-        self, trainers: Mapping[str, ContrastiveSAETrainer], hook_name: str, stream: ResumableStream[Tensor], folder: Path
+        self,
+        trainers: Mapping[str, ContrastiveSAETrainer],
+        hook_name: str,
+        stream: ResumableStream[Tensor],
+        folder: Path,
     ) -> None:
         first = next(iter(trainers.values())).cfg
         # With no SAEs the host makes no trainers of its own.

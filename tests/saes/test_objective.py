@@ -149,7 +149,8 @@ def test_gradients_of_the_activations_are_kept_when_asked_for(ours, our_config, 
     gradient = output.feature_acts.grad
     # d mse / d z_i = 2 / batch * (sae_out - sae_in) . d_i, to which the host's other losses add.
     if ours is TRAINING_ARCHITECTURES["standard"][0]:
-        expected = 2 / 16 * (output.sae_out - x) @ sae.W_dec.T + 0.3 / 16 * sae.W_dec.norm(dim=1) * (output.feature_acts > 0)
+        sparsity = 0.3 / 16 * sae.W_dec.norm(dim=1) * (output.feature_acts > 0)
+        expected = 2 / 16 * (output.sae_out - x) @ sae.W_dec.T + sparsity
         torch.testing.assert_close(gradient, expected)
     assert gradient is not None
     assert gradient.abs().sum() > 0

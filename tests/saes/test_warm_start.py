@@ -79,9 +79,7 @@ def test_another_activation_function_keeps_the_pre_activations(tmp_path):
 def test_training_in_scaled_units_starts_from_the_same_function(tmp_path):
     """With a learning rate of 0 the trained SAE is the one it started from, scaling and folding included."""
     source = stock("topk", tmp_path)
-    sae = warm_started_sae(
-        config("topk", normalize_activations="expected_average_only_in"), WarmStart(path=tmp_path)
-    )
+    sae = warm_started_sae(config("topk", normalize_activations="expected_average_only_in"), WarmStart(path=tmp_path))
     generator = torch.Generator().manual_seed(2)
     batches = [5 * torch.randn(16, 8, generator=generator) for _ in range(8)]
     cfg = SAETrainerConfig(

@@ -12,7 +12,6 @@ from sae_lens_contrastive.training import load_summary, resolve_runs, train_runs
 from sae_lens_contrastive.training.side_by_side import SideBySideTrainer
 from sae_lens_contrastive.training.train import stream_key
 
-
 EVERYTHING = {
     "sae": {
         "architecture": "topk",

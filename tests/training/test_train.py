@@ -21,6 +21,7 @@ from sae_lens_contrastive.data.corpora import load_corpus, to_dataset
 from sae_lens_contrastive.training import load_summary, resolve_runs, train_runs
 from sae_lens_contrastive.training import train as train_module
 
+
 def stock_config(tmp_path, **sae):
     return LanguageModelSAERunnerConfig(
         sae=ContrastiveTopKTrainingSAEConfig(d_in=32, d_sae=64, k=4, **sae),
