@@ -21,3 +21,10 @@ def unknown_choice(kind: str, value: object, allowed: Iterable[object], *, fix: 
     hint = f" Did you mean {close[0]!r}?" if close else ""
     listed = ", ".join(names) if names else "none"
     return ConfigError(f"Unknown {kind} {value!r}.{hint} Allowed: {listed}.{' ' + fix if fix else ''}")
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, as one sentence for a message."""
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else type(error).__name__
+    return text if text.endswith((".", "!")) else f"{text}."

@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from datasets import IterableDataset, load_dataset
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
 
-from sae_lens_contrastive.errors import ConfigError, UserError
+from sae_lens_contrastive.errors import ConfigError, UserError, first_line
+from sae_lens_contrastive.models import why_no_hub
 
 HUB_PREFIX = "hub:"
 PIECE_CHARACTERS = 8192
 """Longer documents are cut here: about two contexts of 1,024 tokens, so that one paper does not fill a batch."""
-HUB_TIMEOUT = 10.0
-"""Seconds the hub has for its first answer."""
 
 _SYNTAX = re.compile(
     r"hub:(?P<name>[\w.-]+(?:/[\w.-]+)?)(?:#(?P<config>[\w.,-]+))?(?:@(?P<split>[\w.-]+))?(?::(?P<column>[\w.-]+))?"
@@ -55,7 +54,7 @@ class HubCorpus:
         Asks the hub for the first row, so that what is wrong shows before a model is loaded. Raises `UserError` for a
         hub that does not answer, an unknown or gated dataset, configuration or split, and a column without text.
         """
-        if (reason := _why_no_hub(self.name)) is not None:
+        if (reason := why_no_hub(partial(HfApi().dataset_info, self.name))) is not None:
             raise UserError(
                 f"The dataset {self.name!r} cannot be read, the Hugging Face hub does not answer: {reason} "
                 "Check the network, or give a file."
@@ -81,24 +80,13 @@ class HubCorpus:
         return list(first)
 
     def _failed(self, error: Exception) -> str:
-        reason = _first_line(error)
+        reason = first_line(error)
         if "gated" in reason:
             return (
                 f"The dataset {self.name!r} is gated: ask for access at https://huggingface.co/datasets/{self.name}, "
                 "then run `hf auth login`; or give a file."
             )
         return f"The dataset {self.name!r} could not be opened: {reason} Check its name, configuration and split."
-
-
-def _why_no_hub(name: str) -> str | None:
-    """Why the hub gives no answer, or None if it does; one request, where `datasets` would retry for half a minute."""
-    try:
-        HfApi().dataset_info(name, timeout=HUB_TIMEOUT)
-    except HfHubHTTPError:
-        return None  # An answer, if not a kind one; opening the dataset tells what it means.
-    except Exception as error:  # the hub client's HTTP library, and so the type, differs between its versions
-        return _first_line(error)
-    return None
 
 
 def _named(entities: Sequence[str]) -> re.Pattern[str] | None:
@@ -123,9 +111,3 @@ def _pieces(text: str) -> Iterator[str]:
         text = text[end:].lstrip()
     if text:
         yield text
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else type(error).__name__
-    return text if text.endswith((".", "!")) else f"{text}."

@@ -6,6 +6,11 @@ from sae_lens_contrastive.models.embedded import SMOLLM2 as SMOLLM2
 from sae_lens_contrastive.models.embedded import TINY_GEMMA_2 as TINY_GEMMA_2
 from sae_lens_contrastive.models.loading import check_device as check_device
 from sae_lens_contrastive.models.loading import check_model_name as check_model_name
+from sae_lens_contrastive.models.loading import device_type as device_type
+from sae_lens_contrastive.models.loading import is_present as is_present
 from sae_lens_contrastive.models.loading import load_model as load_model
+from sae_lens_contrastive.models.loading import why_no_hub as why_no_hub
 from sae_lens_contrastive.models.residual import ModelAboveHook as ModelAboveHook
 from sae_lens_contrastive.models.residual import residual_at_hook as residual_at_hook
+from sae_lens_contrastive.models.shape import ModelShape as ModelShape
+from sae_lens_contrastive.models.shape import model_shape as model_shape

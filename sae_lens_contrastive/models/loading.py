@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,12 @@ from transformer_lens.loading_from_pretrained import get_official_model_name, ma
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from sae_lens_contrastive.errors import UserError, unknown_choice
+from sae_lens_contrastive.errors import UserError, first_line, unknown_choice
 from sae_lens_contrastive.models.bridge import HookedBridge
 from sae_lens_contrastive.models.embedded import EMBEDDED_MODELS, embedded_model_folder
 
 _TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken")
-_HUB_TIMEOUT = 10.0
+HUB_TIMEOUT = 10.0
 """Seconds the hub has for its first answer."""
 
 
@@ -40,7 +42,7 @@ def load_model(
         raise unknown_choice("dtype", dtype, ("float32", "bfloat16", "float16"))
     check_device(device)
     source = _source(name)
-    no_hub = None if Path(source).is_dir() else _why_no_hub(source)
+    no_hub = None if Path(source).is_dir() else why_no_hub(partial(HfApi().model_info, source))
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=no_hub is not None)
@@ -74,17 +76,24 @@ def check_model_name(name: str) -> None:
     )
 
 
-def check_device(device: str) -> None:
-    """Raise `UserError` for a device that is malformed or absent."""
+def device_type(device: str) -> str:
+    """Kind of a device, `cuda` for `cuda:1`; `UserError` for a malformed one, present or not."""
     try:
-        kind = torch.device(device).type
+        return torch.device(device).type
     except RuntimeError:
         raise unknown_choice("device", device, ("cpu", "cuda", "cuda:N", "mps")) from None
-    absent = (kind == "cuda" and not torch.cuda.is_available()) or (
-        kind == "mps" and not torch.backends.mps.is_available()
-    )
-    if absent:
+
+
+def check_device(device: str) -> None:
+    """Raise `UserError` for a device that is malformed or absent."""
+    if not is_present(device):
         raise UserError(f"Device {device!r} is not available on this machine. Use device: cpu.")
+
+
+def is_present(device: str) -> bool:
+    """Whether this machine has a device of the kind; `UserError` for a malformed one."""
+    present = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    return present.get(device_type(device), lambda: True)()
 
 
 def _check_folder(folder: Path) -> None:
@@ -116,17 +125,17 @@ def _source(name: str) -> str:
     return get_official_model_name(name)
 
 
-def _why_no_hub(source: str) -> str | None:
-    """Why the hub gives no answer, or None if it does.
+def why_no_hub(ask: Callable[..., Any]) -> str | None:
+    """Why the hub gives no answer to `ask`, a call that takes a `timeout` in seconds, or None if it does.
 
-    One request without retries: transformers would try for most of a minute, for cached models too.
+    One request without retries: the libraries would try for most of a minute, for cached models too.
     """
     try:
-        HfApi().model_info(source, timeout=_HUB_TIMEOUT)
+        ask(timeout=HUB_TIMEOUT)
     except HfHubHTTPError:
-        return None  # An answer, if not a kind one; transformers tells what it means.
+        return None  # An answer, if not a kind one; who loads tells what it means.
     except Exception as error:  # the hub client's HTTP library, and so the type, differs between its versions
-        return _first_line(error)
+        return first_line(error)
     return None
 
 
@@ -140,12 +149,6 @@ def _loading_failed(name: str, source: str, error: Exception, no_hub: str | None
             f"Check the network, or {others}"
         )
     return (
-        f"The model {name!r} could not be loaded from the Hugging Face hub: {_first_line(error)} "
+        f"The model {name!r} could not be loaded from the Hugging Face hub: {first_line(error)} "
         f"If it is gated, such as Gemma, accept its licence on the hub and run `hf auth login`; or {others}"
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else type(error).__name__
-    return text if text.endswith((".", "!")) else f"{text}."
