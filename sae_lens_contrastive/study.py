@@ -82,26 +82,39 @@ def run_study(
     }
     claim_folder(out, "study", config)
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
-    folders: dict[str, tuple[str, RunConfig, Path]] = {}
-    for place, group in runs.items():
-        # Activations do not depend on the setting.
-        trained = train_runs(group, out / place / "train", _model_for(group, spec, model), out / "activations")
-        for run, folder in zip(group, trained, strict=True):
-            folders[f"{place.replace('/', '-')}-{run.variant}"] = (place.split("/")[0], run, folder)
-    saes = {
-        name: SaeUnderTest(variant=run.variant, seed=run.seed, path=folder / "sae")
-        for name, (_, run, folder) in folders.items()
-    }
-    results = evaluate_saes(spec, saes, out / "eval", model)
-    rows = []
-    for result, (setting, _, folder) in zip(results, folders.values(), strict=True):
-        summary = load_summary(folder)
-        row = {"study_setting": setting, **result.model_dump(mode="json")}
-        rows.append({**row, **{key: summary[key] for key in SUMMARY_KEYS}})
-    write_json(out / RESULTS_FILE, rows)
-    print(results_table(rows))
+    rows: dict[str, list[dict[str, Any]]] = {place: [] for place in runs}
+    for seed in study.seeds:
+        # Seed by seed, so that a study that is stopped has a whole table of the seeds that are done.
+        places = [place for place in runs if place.endswith(f"/seed{seed}")]
+        rows |= _of_one_seed({place: runs[place] for place in places}, spec, out, model)
+        ordered = [row for place in rows for row in rows[place]]
+        write_json(out / RESULTS_FILE, ordered)
+        print(f"\nAfter seed {seed}, forgetting {spec.forget_domain}\n\n{results_table(ordered)}\n")
     for figure in write_figures(load_results(out), out):
         print(figure)
+    return [row for place in rows for row in rows[place]]
+
+
+def _of_one_seed(
+    runs: dict[str, list[RunConfig]], spec: EvalSpec, out: Path, model: Any
+) -> dict[str, list[dict[str, Any]]]:
+    """Train and evaluate the runs of one seed; rows by their folder."""
+    trained: dict[str, tuple[str, RunConfig, Path]] = {}
+    for place, group in runs.items():
+        # Activations do not depend on the setting.
+        folders = train_runs(group, out / place / "train", _model_for(group, spec, model), out / "activations")
+        for run, folder in zip(group, folders, strict=True):
+            trained[f"{place.replace('/', '-')}-{run.variant}"] = (place, run, folder)
+    saes = {
+        name: SaeUnderTest(variant=run.variant, seed=run.seed, path=folder / "sae")
+        for name, (_, run, folder) in trained.items()
+    }
+    rows: dict[str, list[dict[str, Any]]] = {place: [] for place in runs}
+    results = evaluate_saes(spec, saes, out / "eval", model)
+    for result, (place, _, folder) in zip(results, trained.values(), strict=True):
+        summary = load_summary(folder)
+        row = {"study_setting": place.split("/")[0], **result.model_dump(mode="json")}
+        rows[place].append({**row, **{key: summary[key] for key in SUMMARY_KEYS}})
     return rows
 
 
