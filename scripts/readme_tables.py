@@ -3,7 +3,10 @@
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = re.compile(r"<!-- table: (\S+) -->\n(.*?)<!-- end of table -->", re.DOTALL)
@@ -23,7 +26,17 @@ def main() -> int:
 
 
 def _table(source: str) -> str:
-    rows = json.loads((ROOT / source).read_text(encoding="utf-8"))
+    content = json.loads((ROOT / source).read_text(encoding="utf-8"))
+    if isinstance(content, dict):
+        lines = _bench(content["tables"])
+    elif "study_setting" in content[0]:
+        lines = _study(content)
+    else:
+        lines = _demo(content)
+    return "\n".join(lines) + "\n"
+
+
+def _demo(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         "| variant | score | forgetting, held out | forget accuracy, held out (95 % interval) "
         "| retain accuracy, held out | worst near domain, held out | explained variance | training |",
@@ -40,7 +53,44 @@ def _table(source: str) -> str:
             f"| {near[worst]:.3f}, {worst.replace('_', ' ')} "
             f"| {row['explained_variance']:.3f} | {row['train_seconds']:.0f} s |"
         )
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def _study(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| setting | variant | d_sae | score | forgetting, held out | retain accuracy, held out | explained variance "
+        "| l0 | dead | features below the retain threshold | cause of a zero | training |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for setting, variant in dict.fromkeys((row["study_setting"], row["variant"]) for row in rows):
+        seeds = [row for row in rows if (row["study_setting"], row["variant"]) == (setting, variant)]
+        surviving = [max((s["n_surviving"] for s in row["frontier"]), default=0) for row in seeds]
+        causes = dict.fromkeys(row["cause_of_zero"] or "-" for row in seeds)
+        lines.append(
+            f"| {setting.replace('_', ' ')} | {variant} | {seeds[0]['d_sae']} "
+            f"| {_spread(seeds, lambda row: row['unlearning_score'])} "
+            f"| {_spread(seeds, lambda row: row['held_out']['forgetting'])} "
+            f"| {_spread(seeds, lambda row: row['held_out']['retain_accuracy'])} "
+            f"| {fmean(row['explained_variance'] for row in seeds):.3f} | {fmean(row['l0'] for row in seeds):.0f} "
+            f"| {fmean(row['dead_features'] for row in seeds):.0f} | {fmean(surviving):.0f} | {', '.join(causes)} "
+            f"| {fmean(row['train_seconds'] for row in seeds):.0f} s |"
+        )
+    return lines
+
+
+def _bench(tables: list[dict[str, Any]]) -> list[str]:
+    lines = ["| what | architecture | d_sae | row | of SAELens' step |", "|---|---|---|---|---|"]
+    for table in tables:
+        for name, row in table["rows"].items():
+            share = row["ratio_to_saelens"]
+            text = f"{share:.2f} x" if "seconds_median" in row else f"adds {100 * share:.1f} %"
+            lines.append(f"| {table['title']} | {table['architecture']} | {table['d_sae']} | {name} | {text} |")
+    return lines
+
+
+def _spread(seeds: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> str:
+    values = [value(row) for row in seeds]
+    return f"{fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 import torch
-from made_runs import HOOK, TARGET, overrides, variants
+from made_runs import CONFIGS, HOOK, TARGET, overrides, variants
 from sae_lens import SAE, LanguageModelSAERunnerConfig, LoggingConfig, TopKSAE
 
 from sae_lens_contrastive import (
@@ -40,20 +40,28 @@ def stock_config(tmp_path, **sae):
 
 
 def test_every_variant_trains_and_is_saved_as_a_stock_sae(tiny_model, corpora, tmp_path):
-    names = ("baseline", "contrastive", "run0", "run1")
-    runs = resolve_runs(TARGET, variants(*names), {**overrides(corpora), "sae": {"d_sae": 96}})
+    names = [path.stem for path in sorted((CONFIGS / "variants").glob("*.yaml"))]
+    assert {"baseline", "contrastive", "run0", "run1", "run2", "run3", "run4", "run5"} <= set(names)
+    changes = {**overrides(corpora, training_tokens=25_600, n_checkpoints=1), "sae": {"d_sae": 96}}
+    runs = resolve_runs(TARGET, variants(*names), changes)
     folders = train_runs(runs, tmp_path, tiny_model)
     for name, folder in zip(names, folders, strict=True):
         assert folder == tmp_path / name
         sae = SAE.load_from_disk(folder / "sae")
-        assert type(sae).__name__ == ("TopKSAE" if name in ("baseline", "contrastive") else "StandardSAE")
+        assert type(sae).__name__ == ("TopKSAE" if name in ("baseline", "contrastive", "run5") else "StandardSAE")
         assert sae.cfg.metadata.hook_name == HOOK
         assert sae.cfg.metadata.model_name == "tiny-random-gemma-2"
         summary = load_summary(folder)
-        assert summary["n_training_steps"] == 8
+        assert summary["n_training_steps"] == 100
         assert summary["overall_loss"] > 0
         assert (folder / "config.yaml").is_file()
         assert json.loads((folder / "history.json").read_text())[0]["step"] == 0
+    recorded = {name: set(json.loads((tmp_path / name / "trackers.json").read_text())) for name in names}
+    assert recorded["run0"] == set()
+    assert recorded["run2"] == {"grouping"}
+    assert recorded["run3"] >= {"grouping", "importance", "pruning"}
+    assert recorded["run4"] >= {"grouping", "importance", "pruning"}
+    assert recorded["run5"] >= {"curriculum", "grouping", "importance", "pruning", "reinitialisation", "stability"}
 
 
 def test_the_same_seed_gives_the_same_sae(tiny_model, corpora, tmp_path):
