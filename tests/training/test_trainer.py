@@ -114,6 +114,73 @@ def test_a_checkpoint_continues_as_if_nothing_happened(tmp_path):
     assert second.history == whole.history
 
 
+CURRICULUM = {
+    "stages": {
+        "reconstruct": {"start": 0.0, "loss_terms": []},
+        "unlearn": {"start": 0.5, "loss_terms": ["forget_margin"]},
+    },
+    "forget_share_start": 0.25,
+    "forget_share_full_at": 1.0,
+}
+
+
+def test_the_curriculum_changes_what_it_says():
+    """Terms are off until their stage, and the forget tokens of a batch take part little by little."""
+    sae = make_sae(loss_terms=MARGIN, curriculum=CURRICULUM)
+    trainer = ContrastiveSAETrainer(trainer_config(20), sae, Stream(), DOMAINS, history_every_n_steps=1)
+    n_forget, n_retain = [], []
+    training_forward_pass = sae.training_forward_pass
+
+    def watched(step_input):
+        domains = sae.batch_context.domains
+        assert domains is not None
+        assert len(domains) == len(step_input.sae_in)
+        n_forget.append(int((domains == FORGET).sum()))
+        n_retain.append(int((domains == RETAIN).sum()))
+        return training_forward_pass(step_input)
+
+    sae.training_forward_pass = watched
+    trainer.fit()
+    assert [record["forget_margin_loss"] > 0 for record in trainer.history] == [False] * 11 + [True] * 9
+    # 16 forget tokens a batch: a quarter of them at first, growing by 3/4 of 16 over 20 steps.
+    assert n_forget == [round(16 * (0.25 + 0.75 * step / 20)) for step in range(20)]
+    assert n_retain == [16] * 20
+    assert trainer.n_training_samples == 20 * BATCH
+    assert trainer.records()["curriculum"] == [
+        {"step": 0, "stage": "reconstruct", "forget_share": 0.25},
+        {"step": 10, "stage": "unlearn", "forget_share": 0.625},
+    ]
+    assert trainer.history[10]["forget_share"] == pytest.approx(0.625)
+
+
+def test_pruned_features_stay_at_zero_though_a_term_pulls_at_them():
+    """The margin raises hidden_pre of the reserved features; masked ones must not follow."""
+    sae = make_sae(loss_terms=MARGIN, importance={"every_n_steps": 1}, pruning={"every_n_steps": 100})
+    trainer = ContrastiveSAETrainer(trainer_config(20), sae, Stream(), DOMAINS)
+    with torch.no_grad():
+        trainer.features.pruned[:2] = True
+        sae.W_enc[:, :2] = 0
+        sae.b_enc[:2] = 0
+    trainer.fit()
+    x = next(Stream(seed=9))
+    assert not sae.W_enc[:, :2].any()
+    assert not sae.b_enc[:2].any()
+    assert not sae.encode(x)[:, :2].any()
+    assert sae.encode(x)[:, 2:].any()
+    assert not trainer.dead_neurons[:2].any()
+
+
+def test_the_summary_counts_pruned_features_apart_from_dead_ones():
+    sae = make_sae(importance={"every_n_steps": 1}, pruning={"every_n_steps": 100})
+    trainer = ContrastiveSAETrainer(trainer_config(4, dead_feature_window=1), sae, Stream(), DOMAINS)
+    trainer.features.pruned[:2] = True
+    with torch.no_grad():
+        sae.b_enc[:5] = -100.0
+    trainer.fit()
+    assert trainer.summary()["pruned_features"] == 2
+    assert trainer.summary()["dead_features"] >= 3
+
+
 def test_golden_losses():
     """A refactor must leave these numbers as they are: 12 steps from seed 0, all terms on."""
     sae = make_sae(
