@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -12,7 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
+from typing_extensions import override
 
+from sae_lens_contrastive.data.streams import ResumableStream, corpus_too_small, under_prefix, with_prefix
 from sae_lens_contrastive.errors import ConfigError, UserError
 from sae_lens_contrastive.files import write_bytes_atomic
 from sae_lens_contrastive.losses import FORGET, GENERAL, RETAIN
@@ -35,18 +38,45 @@ def domain_sizes(batch_size: int, forget_share: float, retain_share: float) -> d
     return sizes
 
 
-class DomainMix(Iterator[Tensor]):
+class DomainMix(ResumableStream[Tensor]):
     """Batches of fixed composition: general, forget and retain tokens in that order, from one stream each.
 
     The composition does not change from batch to batch, so the labels are known without travelling with the batch,
     and SAELens' own trainer, scaler and prefetching take the stream as it is.
     """
 
-    def __init__(self, streams: Mapping[int, Iterator[Tensor]]) -> None:
+    def __init__(self, streams: Mapping[int, ResumableStream[Tensor]]) -> None:
         self.streams = dict(streams)
 
     def __next__(self) -> Float[Tensor, "batch d_in"]:
         return torch.cat([next(self.streams[domain]) for domain in (GENERAL, FORGET, RETAIN)])
+
+    @override
+    def state_dict(self) -> dict[str, Tensor]:
+        """States of the three streams, each under the number of its domain."""
+        states = (with_prefix(str(domain), stream.state_dict()) for domain, stream in self.streams.items())
+        return {name: tensor for state in states for name, tensor in state.items()}
+
+    @override
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue the three streams from their states."""
+        for domain, stream in self.streams.items():
+            stream.load_state_dict(under_prefix(str(domain), state))
+
+    @contextmanager
+    @override
+    def paused(self) -> Iterator[None]:
+        """Pause the three streams."""
+        with ExitStack() as stack:
+            for stream in self.streams.values():
+                stack.enter_context(stream.paused())
+            yield
+
+    @override
+    def close(self) -> None:
+        """Close the three streams."""
+        for stream in self.streams.values():
+            stream.close()
 
 
 def domain_labels(sizes: Mapping[int, int]) -> Int[Tensor, " batch"]:
@@ -74,18 +104,14 @@ def collect_activations(store: ActivationsStore, path: Path, max_tokens: int, la
             n_tokens += len(parts[-1])
             bar.update(len(parts[-1]))
     if not parts:
-        raise UserError(
-            f"The {label} corpus is smaller than one batch of the model "
-            f"({store.store_batch_size_prompts} x {store.context_size} tokens). Give more text or lower "
-            "training.store_batch_size_prompts."
-        )
+        raise corpus_too_small(store, label)
     return write_bytes_atomic(path, save({_TENSOR: torch.cat(parts)}, metadata={"fingerprint": fingerprint}))
 
 
-class CachedActivations(Iterator[Tensor]):
+class CachedActivations(ResumableStream[Tensor]):
     """Endless batches from collected activations, reshuffled every epoch from the seed alone.
 
-    The position (`n_batches`) is all the state there is: setting it continues the stream exactly.
+    The position (`n_batches`) is all the state there is.
     """
 
     def __init__(self, path: Path, batch_size: int, seed: int, device: str = "cpu") -> None:
@@ -114,6 +140,16 @@ class CachedActivations(Iterator[Tensor]):
         rows = self._order[place * self.batch_size : (place + 1) * self.batch_size]
         self.n_batches += 1
         return self.activations[rows].to(self.device)
+
+    @override
+    def state_dict(self) -> dict[str, Tensor]:
+        """The number of batches served."""
+        return {"n_batches": torch.tensor(self.n_batches)}
+
+    @override
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue after as many batches as had been served."""
+        self.n_batches = int(state["n_batches"])
 
 
 def _fingerprint(path: Path) -> str | None:

@@ -1,8 +1,9 @@
 import os
-from itertools import islice
+from contextlib import contextmanager
 
 import pytest
 import torch
+from made_streams import Numbers, same, take, through_a_file
 from safetensors.torch import load_file, save_file
 
 from sae_lens_contrastive.data.activations import (
@@ -31,9 +32,25 @@ class Store:
         return next(self.batches)
 
 
-def _constant(value, size):
-    while True:
-        yield torch.full((size, 2), float(value))
+class Constant(Numbers):
+    """Batches of one number; notes when it is paused and closed."""
+
+    def __init__(self, value=0, size=1):
+        super().__init__()
+        self.batch, self.calls = torch.full((size, 2), float(value)), []
+
+    def __next__(self):
+        self.n += 1
+        return self.batch
+
+    @contextmanager
+    def paused(self):
+        self.calls.append("paused")
+        yield
+        self.calls.append("on again")
+
+    def close(self):
+        self.calls.append("closed")
 
 
 def test_shares_are_rounded_and_the_rest_is_general():
@@ -52,11 +69,33 @@ def test_a_domain_without_tokens_is_refused(batch, forget, retain):
 def test_batches_are_general_forget_retain_and_the_labels_say_so():
     sizes = domain_sizes(8, 0.25, 0.375)
     # The streams are given in another order than the batch has.
-    mix = DomainMix({domain: _constant(domain, size) for domain, size in sorted(sizes.items(), reverse=True)})
+    mix = DomainMix({domain: Constant(domain, size) for domain, size in sorted(sizes.items(), reverse=True)})
     labels = domain_labels(sizes)
     assert labels.tolist() == [GENERAL] * 3 + [FORGET] * 2 + [RETAIN] * 3
-    for batch in islice(mix, 3):
+    for batch in take(mix, 3):
         assert torch.equal(batch, labels[:, None].expand(8, 2).float())
+
+
+def test_a_mix_continues_each_of_its_streams(collected):
+    def mix():
+        sizes = {FORGET: 2, GENERAL: 5, RETAIN: 3}
+        return DomainMix({domain: CachedActivations(collected, size, seed=domain) for domain, size in sizes.items()})
+
+    whole, first, resumed = take(mix(), 20), mix(), mix()
+    take(first, 9)
+    state = through_a_file(first.state_dict())
+    assert sorted(state) == [f"{domain}.n_batches" for domain in (GENERAL, FORGET, RETAIN)]
+    resumed.load_state_dict(state)
+    assert same(take(resumed, 11), whole[9:])
+
+
+def test_a_mix_pauses_and_closes_all_its_streams():
+    streams = {domain: Constant() for domain in (GENERAL, FORGET, RETAIN)}
+    mix = DomainMix(streams)
+    with mix.paused():
+        assert [stream.calls for stream in streams.values()] == [["paused"]] * 3
+    mix.close()
+    assert [stream.calls for stream in streams.values()] == [["paused", "on again", "closed"]] * 3
 
 
 @pytest.fixture
@@ -66,15 +105,11 @@ def collected(tmp_path):
     return path
 
 
-def _take(stream, n):
-    return [next(stream).clone() for _ in range(n)]
-
-
 def test_an_epoch_shows_every_token_at_most_once_and_all_that_fill_a_batch(collected):
     stream = CachedActivations(collected, batch_size=5, seed=0)
     assert stream.n_tokens == 23
     for _ in range(3):
-        rows = torch.cat(_take(stream, 4))
+        rows = torch.cat(take(stream, 4))
         assert len(rows) == 20
         assert len(rows.unique(dim=0)) == 20
 
@@ -83,24 +118,28 @@ def test_a_whole_number_of_batches_shows_every_token_once(tmp_path):
     tokens = torch.arange(20, dtype=torch.float32)[:, None]
     save_file({"activations": tokens}, tmp_path / "a.safetensors")
     stream = CachedActivations(tmp_path / "a.safetensors", batch_size=5, seed=3)
-    epochs = [torch.cat(_take(stream, 4)).flatten().tolist() for _ in range(2)]
+    epochs = [torch.cat(take(stream, 4)).flatten().tolist() for _ in range(2)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(20))] * 2
     assert epochs[0] != epochs[1]
 
 
 def test_the_seed_alone_decides_the_order(collected):
-    first, second, other = (_take(CachedActivations(collected, 5, seed), 9) for seed in (1, 1, 2))
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    first, second, other = (take(CachedActivations(collected, 5, seed), 9) for seed in (1, 1, 2))
+    assert same(first, second)
+    assert not same(first, other)
 
 
 @pytest.mark.parametrize("n_done", [0, 3, 4, 6])
-def test_setting_the_position_continues_the_stream(collected, n_done):
-    whole = _take(CachedActivations(collected, 5, seed=1), 12)
-    resumed = CachedActivations(collected, 5, seed=1)
-    resumed.n_batches = n_done
-    rest = _take(resumed, 12 - n_done)
-    assert all(torch.equal(a, b) for a, b in zip(whole[n_done:], rest, strict=True))
+def test_a_stream_of_cached_activations_continues_bit_for_bit(collected, n_done):
+    whole = take(CachedActivations(collected, 5, seed=1), 12)
+    first = CachedActivations(collected, 5, seed=1)
+    take(first, n_done)
+    state = through_a_file(first.state_dict())
+    assert same(take(first, 12 - n_done), whole[n_done:])
+    # The position may also go back, as after a comparison of two runs on one stream.
+    for resumed in (CachedActivations(collected, 5, seed=1), first):
+        resumed.load_state_dict(state)
+        assert same(take(resumed, 12 - n_done), whole[n_done:])
 
 
 def test_too_few_tokens_for_a_batch_are_refused(collected):
