@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -19,18 +20,18 @@ def collect_sequences(
 ) -> Sequences:
     """The first contexts of a new store's corpus, cut as in training, with the model's residual stream at the hook.
 
-    They stay on the model's device and in its number format. Raises `UserError` if the corpus, called by its `label`,
-    has fewer contexts.
+    All of a corpus that has fewer than `n_sequences`. They stay on the model's device and in its number format. Raises
+    `UserError` if the corpus, called by its `label`, has not one.
     """
     contexts: list[Tensor] = []
-    for _ in range(n_sequences):
-        try:
+    with suppress(StopIteration):
+        for _ in range(n_sequences):
             contexts.append(store.get_batch_tokens(batch_size=1, raise_at_epoch_end=True))
-        except StopIteration:
-            raise UserError(
-                f"The {label} corpus has {len(contexts)} contexts of {store.context_size} tokens, fewer than the "
-                f"{n_sequences} sequences asked for. Give more text, or ask for fewer or shorter sequences."
-            ) from None
+    if not contexts:
+        raise UserError(
+            f"The {label} corpus is shorter than one context of {store.context_size} tokens. Give more text, or lower "
+            "training.context_size."
+        )
     tokens = torch.cat(contexts)
     chunks = tokens.split(store.store_batch_size_prompts)
     residual = torch.cat([residual_at_hook(model, hook_name, chunk) for chunk in chunks])

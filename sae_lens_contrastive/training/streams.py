@@ -97,6 +97,7 @@ class CorpusStreams:
                 self.model,
                 self.cfg.hook_name,
                 OUTPUT_SPACE_SEQUENCES,
+                DOMAIN_NAMES[domain],
             )
             for domain in (FORGET, RETAIN)
         )

@@ -54,10 +54,8 @@ def test_position_0_special_tokens_and_pads_are_not_editable(tiny):
     ]
 
 
-def test_a_corpus_with_exactly_enough_contexts_will_do_and_one_less_is_refused(tiny, make_store):
+def test_a_small_corpus_gives_what_it_has_and_one_without_a_context_is_refused(tiny, make_store):
     # A context is BOS and 15 tokens of one byte each; three do not fill the last batch of two.
-    texts = ["x" * 45]
-    assert len(collect_sequences(make_store(texts), tiny, HOOK, 3)) == 3
-    message = r"The retain corpus has 3 contexts of 16 tokens, fewer than the 4 sequences asked for\. Give more"
-    with pytest.raises(UserError, match=message):
-        collect_sequences(make_store(texts), tiny, HOOK, 4, "retain")
+    assert [len(collect_sequences(make_store(["x" * 45]), tiny, HOOK, n)) for n in (2, 3, 4)] == [2, 3, 3]
+    with pytest.raises(UserError, match="The retain corpus is shorter than one context of 16 tokens"):
+        collect_sequences(make_store(["x" * 8]), tiny, HOOK, 4, "retain")
