@@ -14,7 +14,8 @@ from torch import Tensor
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.feature_stats.profiles import DENSE_SPEED, N_BINS, Profiles, profiles_of
 
-_MAX_WORK = 2**26
+_MAX_WORK = 2**25
+_MIN_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,10 @@ class CorrelationTracker:
     starts the next window. Two trackers merge into the one that saw both streams.
 
     One pass over C costs about sum over tokens of min(L0², d_sae² / 1000) sparse multiply-adds. Of a window that would
-    cost more than 2^26 of them, a second or two on two CPU cores, `compute` takes fewer tokens, evenly spaced: 4096
-    tokens fit at any width up to L0 128 and at any L0 up to d_sae 4096; of a dense window 1000 fit at d_sae 8192 and
-    250 at 16,384. The window itself is 8 bytes for every active entry.
+    cost more than 2^25 of them, half a second on one CPU core, `compute` takes fewer tokens, evenly spaced, but not
+    under 256. So 4096 tokens are used in full up to L0 90 at any width, and at any L0 up to d_sae 2800; 2048 tokens at
+    L0 128; 500 tokens of a dense window at d_sae 8192 and 256 at 16,384. The window itself takes 8 bytes for every
+    active entry.
     """
 
     def __init__(self, d_sae: int, tokens_per_update: int) -> None:
@@ -82,9 +84,11 @@ class CorrelationTracker:
         n_tokens = min(self.tokens_per_update if n_tokens is None else n_tokens, len(feature_acts))
         if n_tokens < 1:
             return
-        kept = feature_acts.detach()[torch.arange(n_tokens) * len(feature_acts) // n_tokens].float().cpu()
-        token, feature = (kept > 0).nonzero(as_tuple=True)
-        self._parts.append(_rows(kept[token, feature], feature, token.bincount(minlength=n_tokens), self.d_sae))
+        places = torch.arange(n_tokens) * len(feature_acts) // n_tokens
+        kept = feature_acts.detach()[places].float().cpu().numpy()
+        entries = np.flatnonzero(kept > 0)
+        ends = np.searchsorted(entries, np.arange(n_tokens + 1) * self.d_sae)
+        self._parts.append(_rows(kept.ravel()[entries], entries % self.d_sae, ends, self.d_sae))
 
     def compute(self) -> FeatureCorrelation | None:
         """Correlations over the window; None if fewer than two features vary in it."""
@@ -120,8 +124,9 @@ class CorrelationTracker:
         """Take a window over; `ConfigError` if it is of another dictionary."""
         if (d_sae := int(state["d_sae"])) != self.d_sae:
             raise ConfigError(f"The saved window has d_sae {d_sae}; this SAE has d_sae {self.d_sae}.")
-        values, features, n_active = (state[name].cpu() for name in ("values", "features", "n_active"))
-        self._parts = [_rows(values, features, n_active, self.d_sae)] if len(n_active) else []
+        values, features, n_active = (state[name].cpu().numpy() for name in ("values", "features", "n_active"))
+        ends = np.concatenate([[0], n_active.cumsum()])
+        self._parts = [_rows(values, features, ends, self.d_sae)] if len(n_active) else []
 
     def _bounded_window(self) -> csr_array:
         n_active = np.concatenate([np.zeros(0), *(np.diff(part.indptr) for part in self._parts)])
@@ -129,7 +134,7 @@ class CorrelationTracker:
         if work <= _MAX_WORK:
             return _stacked(self._parts, self.d_sae)
         # Pick before stacking: a dense window and its copy would take twice the memory.
-        n_kept = max(2, int(len(n_active) * _MAX_WORK / work))
+        n_kept = min(len(n_active), max(_MIN_TOKENS, int(len(n_active) * _MAX_WORK / work)))
         kept = np.arange(n_kept) * len(n_active) // n_kept
         n_tokens = [len(part.indptr) - 1 for part in self._parts]
         ends = np.cumsum(n_tokens)
@@ -142,10 +147,12 @@ class CorrelationTracker:
 
 
 def _rows(
-    values: Float[Tensor, " n_entries"], features: Int[Tensor, " n_entries"], n_active: Int[Tensor, " n"], d_sae: int
+    values: Float32[np.ndarray, " n_entries"],
+    features: Int[np.ndarray, " n_entries"],
+    ends: Int[np.ndarray, " n_ends"],
+    d_sae: int,
 ) -> csr_array:
-    ends = np.concatenate([[0], n_active.numpy().cumsum()]).astype(np.int32)
-    return csr_array((values.numpy(), features.numpy().astype(np.int32), ends), shape=(len(n_active), d_sae))
+    return csr_array((values, features.astype(np.int32), ends.astype(np.int32)), shape=(len(ends) - 1, d_sae))
 
 
 def _stacked(parts: list[csr_array], d_sae: int) -> csr_array:

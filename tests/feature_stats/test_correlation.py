@@ -155,6 +155,7 @@ def test_no_square_matrix_of_a_wide_dictionary_is_made(share):
 
 def test_a_window_that_costs_too_much_is_thinned_evenly(monkeypatch):
     monkeypatch.setattr(correlation, "_MAX_WORK", 40)
+    monkeypatch.setattr(correlation, "_MIN_TOKENS", 2)
     # Every token costs min(2², 4² / speed).
     monkeypatch.setattr(correlation, "DENSE_SPEED", 1)
     first, second = torch.zeros(12, 4), torch.zeros(8, 4)
@@ -165,6 +166,8 @@ def test_a_window_that_costs_too_much_is_thinned_evenly(monkeypatch):
     assert found is None  # one feature never varies
     window = tracked(first, second)._bounded_window()
     assert window.toarray()[:, 0].tolist() == [1, 3, 5, 7, 9, 11, 13, 15, 17, 19]
+    monkeypatch.setattr(correlation, "_MIN_TOKENS", 15)
+    assert tracked(first, second)._bounded_window().shape == (15, 4)
     monkeypatch.setattr(correlation, "DENSE_SPEED", 8)
     assert tracked(first, second)._bounded_window().shape == (20, 4)
 
