@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from pydantic import model_validator
-from sae_lens import SAE
 from sae_lens.saes.sae import TrainingSAE
 
 from sae_lens_contrastive.config import StrictModel
 from sae_lens_contrastive.errors import ConfigError, UserError
 from sae_lens_contrastive.saes.architectures import TRAINING_ARCHITECTURES
 from sae_lens_contrastive.saes.config import ContrastiveObjectiveConfig
+from sae_lens_contrastive.saes.stock import load_folder, load_release
 
 STARTING_ARCHITECTURES = ("standard", "topk", "jumprelu")
 
@@ -35,27 +35,13 @@ class WarmStart(StrictModel):
             raise ConfigError("Give either path, or release and sae_id.")
         return self
 
-    @property
-    def place(self) -> str:
-        """Where the SAE is, for messages."""
-        return str(self.path) if self.path is not None else f"{self.release}/{self.sae_id}"
-
-
-def load_stock_sae(place: WarmStart, device: str = "cpu") -> Any:
-    """Load an inference SAE; `UserError` for a missing or unreadable one, or a hub that cannot be reached."""
-    if place.path is not None and not (place.path / "cfg.json").is_file():
-        raise UserError(f"no cfg.json in {place.path}. Give a folder saved by sae.save_model.")
-    try:
-        if place.path is not None:
-            return SAE.load_from_disk(place.path, device=device)
-        return SAE.from_pretrained(str(place.release), str(place.sae_id), device=device)
-    # The hub client raises errors of its HTTP library, which differs between its versions.
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        raise UserError(
-            f"{place.place} could not be loaded: {type(error).__name__}: {lines[0]} Check the name and the network, or "
-            "save the SAE again."
-        ) from error
+    def load(self, device: str) -> Any:
+        """The SAE; `UserError` if it is missing or unreadable, or the hub cannot be reached."""
+        if self.path is not None:
+            return load_folder("warm_start", self.path, device)
+        assert self.release is not None
+        assert self.sae_id is not None
+        return load_release("warm_start", self.release, self.sae_id, device)
 
 
 @torch.no_grad()
@@ -68,8 +54,8 @@ def warm_started_sae(cfg: ContrastiveObjectiveConfig, start: WarmStart) -> Train
 
     Raises `UserError` if the SAE cannot be loaded, has another size, or an architecture or normalisation of its own.
     """
-    source = load_stock_sae(start, cfg.device)
-    _check_fits(source, cfg, start)
+    source = start.load(cfg.device)
+    _check_fits(source, cfg)
     cfg.apply_b_dec_to_input = source.cfg.apply_b_dec_to_input
     sae_class = next(ours for ours, config in TRAINING_ARCHITECTURES.values() if config is type(cfg))
     sae: Any = sae_class(cfg)
@@ -95,21 +81,19 @@ def _move_norms_into_encoder(weights: dict[str, torch.Tensor]) -> None:
         weights["threshold"] = weights["threshold"] * norms
 
 
-def _check_fits(source: Any, cfg: ContrastiveObjectiveConfig, start: WarmStart) -> None:
+def _check_fits(source: Any, cfg: ContrastiveObjectiveConfig) -> None:
     architecture = source.cfg.architecture()
     if architecture not in STARTING_ARCHITECTURES:
         raise UserError(
-            f"warm_start: {start.place} has architecture {architecture!r}. Training can start from one of: "
+            f"warm_start: the SAE has architecture {architecture!r}. Training can start from one of: "
             f"{', '.join(STARTING_ARCHITECTURES)}."
         )
     for name in ("d_in", "d_sae"):
         wanted, found = getattr(cfg, name), getattr(source.cfg, name)
         if wanted != found:
-            raise UserError(
-                f"warm_start: {start.place} has {name} {found}, the run has {wanted}. Set sae.{name}: {found}."
-            )
+            raise UserError(f"warm_start: the SAE has {name} {found}, the run has {wanted}. Set sae.{name}: {found}.")
     if source.cfg.normalize_activations != "none":
         raise UserError(
-            f"warm_start: {start.place} has normalize_activations {source.cfg.normalize_activations!r}; only 'none' "
+            f"warm_start: the SAE has normalize_activations {source.cfg.normalize_activations!r}; only 'none' "
             "can be trained on. Fold the factor into its weights: sae.fold_activation_norm_scaling_factor(factor)."
         )

@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from pydantic import model_validator
-from sae_lens import SAE
-from safetensors import SafetensorError
 
 from sae_lens_contrastive.config import StrictModel
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.interventions import check_editable
+from sae_lens_contrastive.saes.stock import load_folder, load_release
 from sae_lens_contrastive.unlearning.ensemble import Ensemble
 
 
@@ -57,23 +56,17 @@ class SaeFacts:
 
 def load_sae(name: str, subject: SaeUnderTest, device: str) -> Any:
     """Load an SAE; `UserError` for a missing or unreadable one, or a hub that cannot be reached."""
+    title = f"SAE {name!r}"
     if subject.path is not None:
-        return _load_folder(name, subject.path, device)
+        return load_folder(title, subject.path, device)
     if subject.members:
         return Ensemble(
             [f"{path} of {name!r}" for path in subject.members],
-            [_load_folder(name, path, device) for path in subject.members],
+            [load_folder(title, path, device) for path in subject.members],
         )
     assert subject.release is not None
     assert subject.sae_id is not None
-    try:
-        return SAE.from_pretrained(subject.release, subject.sae_id, device=device)
-    # The hub client raises errors of its HTTP library, which differs between its versions.
-    except Exception as error:
-        raise UserError(
-            f"SAE {name!r}: release {subject.release!r}, id {subject.sae_id!r} could not be loaded: "
-            f"{_first_line(error)} Check the names and the network, or give the path of a local folder."
-        ) from error
+    return load_release(title, subject.release, subject.sae_id, device)
 
 
 def check_sae(name: str, subject: SaeUnderTest, device: str) -> SaeFacts:
@@ -103,17 +96,6 @@ def _check_one(title: str, sae: Any) -> str:
     return hook_name
 
 
-def _load_folder(name: str, folder: Path, device: str) -> Any:
-    if not (folder / "cfg.json").is_file():
-        raise UserError(f"SAE {name!r}: no cfg.json in {folder}. Give a folder saved by sae.save_model.")
-    try:
-        return SAE.load_from_disk(folder, device=device)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"SAE {name!r}: {folder} is not a loadable SAE: {_first_line(error)} Save or train it again."
-        ) from error
-
-
 def _digest(sae: Any) -> str:
     config = {key: value for key, value in sae.cfg.to_dict().items() if key != "device"}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
@@ -121,8 +103,3 @@ def _digest(sae: Any) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
