@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message=r"Dataset is not tokenized|The training dataset contains fewer samples")
     try:
         # A report writes beside what it reads and claims nothing.
-        with nothing_left_if_refused(options.out) if "out" in options else nullcontext():
+        with nothing_left_if_refused(options.out) if getattr(options, "out", None) else nullcontext():
             options.run(options)
     except UserError as error:
         print(f"sae-lens-contrastive: {error}", file=sys.stderr)
@@ -89,7 +89,12 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     train.add_argument("target", metavar="TARGET.yaml", help="model, hook, corpora, SAE and optimiser")
     train.add_argument("variants", metavar="VARIANT.yaml", nargs="+", help="what this variant changes: loss terms, ...")
     train.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key, such as seed=1")
-    train.add_argument("--out", type=Path, required=True, help="folder for the runs, one folder a variant")
+    train.add_argument("--out", type=Path, help="folder for the runs, one folder a variant")
+    train.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would be trained, its memory and its time, and train nothing; needs no device and no --out",
+    )
     train.set_defaults(run=_train)
 
 
@@ -184,8 +189,15 @@ def _demo(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from sae_lens_contrastive.config import parse_overrides
     from sae_lens_contrastive.training import load_summary, resolve_runs, train_runs
+    from sae_lens_contrastive.training.plan import plan_runs
 
-    runs = resolve_runs(options.target, options.variants, parse_overrides(options.set))
+    overrides = parse_overrides(options.set)
+    if options.dry_run:
+        print(plan_runs(resolve_runs(options.target, options.variants, overrides, any_device=True)))
+        return
+    if options.out is None:
+        raise UserError("Give a folder for the runs with --out, or see the plan with --dry-run.")
+    runs = resolve_runs(options.target, options.variants, overrides)
     for folder in train_runs(runs, options.out):
         summary = load_summary(folder)
         print(

@@ -196,24 +196,30 @@ class RunConfig(StrictModel):
         check_runner_config(self.runner_config(None), has_domains=bool(self.corpora.forget))
 
 
-def resolve_run(target: Path | str, variant: Path | str, overrides: dict[str, Any] | None = None) -> RunConfig:
+def resolve_run(
+    target: Path | str, variant: Path | str, overrides: dict[str, Any] | None = None, *, any_device: bool = False
+) -> RunConfig:
     """Merge target, variant and overrides, in this order, and check the result.
 
-    The variant's file name is its name unless it gives one. Raises `UserError` for a missing file, an unknown key or a
-    value that cannot be used.
+    The variant's file name is its name unless it gives one. With `any_device` the device need not be on this machine.
+    Raises `UserError` for a missing file, an unknown key or a value that cannot be used.
     """
     names = {"variant": Path(variant).stem, "target": Path(target).stem}
     values = merge(names, load_yaml(target), load_yaml(variant), overrides or {})
     run = parse_config(RunConfig, values, source=f"{target} + {variant}")
-    run.check()
+    (run.model_copy(update={"device": "cpu"}) if any_device else run).check()
     return run
 
 
 def resolve_runs(
-    target: Path | str, variants: Sequence[Path | str], overrides: dict[str, Any] | None = None
+    target: Path | str,
+    variants: Sequence[Path | str],
+    overrides: dict[str, Any] | None = None,
+    *,
+    any_device: bool = False,
 ) -> list[RunConfig]:
     """Resolve several variants on one target; `ConfigError` if two have the same name."""
-    runs = [resolve_run(target, variant, overrides) for variant in variants]
+    runs = [resolve_run(target, variant, overrides, any_device=any_device) for variant in variants]
     names = [run.variant for run in runs]
     for name in names:
         if names.count(name) > 1:
