@@ -58,11 +58,8 @@ class ReinitialisationOptions:
     max_share: float = 0.25
     """At most this share of all features starts anew at one time, in (0, 1]; those silent longest go first."""
     explained_share: float = 0.3
-    """Share of its token's error that a new feature makes up for at once, in (0, 1]; errors of tokens overlap, so that
-    many features with all of it would overshoot together."""
-    selectivity: float = 1.0
-    """Steepness of the new encoder row, 1 or more: the feature fires where the projection on its direction lies less
-    than 1/selectivity of the error's norm below that of its own token."""
+    """At most this share of its token's error is made up for by a new feature at once, in (0, 1]; less where the new
+    directions are so alike that together they would overshoot."""
 
     def __post_init__(self) -> None:
         if self.every_n_steps < 1:
@@ -74,8 +71,6 @@ class ReinitialisationOptions:
                 raise ConfigError(
                     f"reinitialisation.{name} is {getattr(self, name)}; it must be above 0 and at most 1."
                 )
-        if self.selectivity < 1:
-            raise ConfigError(f"reinitialisation.selectivity is {self.selectivity}; it must be 1 or more.")
 
 
 def feature_parameters(sae: TrainingSAE[Any]) -> dict[str, tuple[Parameter, int]]:
@@ -133,13 +128,17 @@ def reinitialise(
 ) -> Int[Tensor, " n"]:
     """Give features the directions of badly reconstructed tokens; returns the token of each feature.
 
-    A token is drawn with probability proportional to weight * ||sae_in - sae_out||^2, without replacement; where fewer
-    tokens than features have an error, the last features stay as they are. Resampling (Bricken et al. 2023, "Towards
-    Monosemanticity") takes the input of the token as direction; here it is the unit reconstruction error d = e/||e||,
-    which is what the dictionary lacks. W_dec row = n d, with n the mean norm of the other rows. The encoder makes the
-    feature fire on its token t with the activation that decodes to explained_share * e, and on others x where they
-    project on d nearly as much: hidden_pre(x) = explained_share (||e|| + selectivity <d, x - t>) / n. A JumpReLU
-    threshold returns to its initial value and the optimiser's moments become 0.
+    Resampling (Bricken et al. 2023, "Towards Monosemanticity") takes the input of a drawn token as direction; here it
+    is the unit error d = e/||e||, which is what the dictionary lacks. e = sae_in - sae_out less its median over the
+    batch: what all tokens lack is for the decoder bias to learn, and as a part of many features would be added many
+    times. A token is drawn with probability proportional to weight * ||e||^2, without replacement; where fewer tokens
+    than features have an error, the last features stay as they are.
+
+    W_dec row = n d, with n the mean norm of the other rows. The encoder makes the feature fire on its token t with the
+    activation that decodes to share * e, and on others x where they project on d nearly as much:
+    hidden_pre(x) = share (||e|| + <d, x - t>) / n, share = min(explained_share, 1 / largest eigenvalue of sum d d^T),
+    so that an input far out, on which all new features fire, is not overshot. A JumpReLU threshold returns to its
+    initial value and the optimiser's moments become 0.
 
     Raises `ConfigError` where the SAE rescales each token: the error is then not in the encoder's units.
     """
@@ -149,17 +148,21 @@ def reinitialise(
             "expected_average_only_in or covariance_whitening."
         )
     error = sae_in.float() - sae_out.detach().float()
+    error = error - error.median(dim=0).values
     tokens = draw_tokens(error, domains, len(features), generator, options.forget_weight)
     features = features[: len(tokens)]
+    if len(tokens) == 0:
+        return tokens
     norms = error[tokens].norm(dim=1)
     directions = error[tokens] / norms[:, None]
+    largest = torch.linalg.eigvalsh(directions.T @ directions)[-1]
+    share = (1 / largest).clamp(max=options.explained_share)
     row_norm = _mean_norm_of_others(sae.W_dec, features)
-    slope = options.explained_share * options.selectivity / row_norm
     own_projection = (directions * sae.process_sae_in(sae_in[tokens]).float()).sum(dim=1)
     new = {
-        "W_dec": directions * row_norm,
-        "W_enc": (directions * slope).T,
-        "b_enc": options.explained_share * norms / row_norm - slope * own_projection,
+        "W_dec": row_norm * directions,
+        "W_enc": share / row_norm * directions.T,
+        "b_enc": share / row_norm * (norms - own_projection),
         "threshold": torch.full_like(norms, getattr(sae.cfg, "jumprelu_init_threshold", 0.0)),
     }
     for name, (parameter, axis) in feature_parameters(sae).items():
@@ -168,6 +171,7 @@ def reinitialise(
     return tokens
 
 
+@torch.no_grad()
 def draw_tokens(
     error: Float[Tensor, "batch d_in"],
     domains: Int[Tensor, " batch"] | None,

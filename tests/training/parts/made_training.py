@@ -10,7 +10,7 @@ from sae_lens_contrastive.training.parts.base import FeatureState, StepView
 
 
 class Loop:
-    """Adam, gradients for the parts that want them, masks, counts since firing."""
+    """Adam, clipped gradients as the host's, gradients for the parts that want them, masks, counts since firing."""
 
     def __init__(self, sae, parts, domains=None, lr=1e-2, dead_window=20, seed=0):
         self.sae, self.parts, self.domains = sae, parts, domains
@@ -28,6 +28,7 @@ class Loop:
             output.feature_acts.retain_grad()
         output.loss.backward()
         zero_gradients(self.sae, self.features.pruned)
+        torch.nn.utils.clip_grad_norm_(self.sae.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.passes_since_fired += 1
