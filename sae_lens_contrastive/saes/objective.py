@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
 from jaxtyping import Int
 from sae_lens.saes.sae import TrainCoefficientConfig, TrainingSAE, TrainStepInput, TrainStepOutput
 from torch import Tensor
@@ -93,9 +94,11 @@ class ContrastiveObjective(TrainingSAE[Any]):
             sae=self,
             output_space=batch.output_space,
         )
-        for name, weighted in self.loss_terms.items():
-            coefficient = step_input.coefficients[name]
-            # A term that is off costs nothing, whatever it would run.
-            off = sae_out.new_zeros(())
-            losses[f"{name}_loss"] = coefficient * weighted.term(context) if coefficient else off
+        # Sums over thousands of features and differences of logarithms need float32, whatever the forward pass ran in.
+        with torch.autocast(sae_out.device.type, enabled=False):
+            for name, weighted in self.loss_terms.items():
+                coefficient = step_input.coefficients[name]
+                # A term that is off costs nothing, whatever it would run.
+                off = sae_out.new_zeros(())
+                losses[f"{name}_loss"] = coefficient * weighted.term(context) if coefficient else off
         return losses

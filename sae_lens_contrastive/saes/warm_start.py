@@ -13,7 +13,7 @@ from sae_lens_contrastive.config import StrictModel
 from sae_lens_contrastive.errors import ConfigError, UserError
 from sae_lens_contrastive.saes.architectures import TRAINING_ARCHITECTURES
 from sae_lens_contrastive.saes.config import ContrastiveObjectiveConfig
-from sae_lens_contrastive.saes.stock import load_folder, load_release
+from sae_lens_contrastive.saes.stock import check_folder, load_folder, load_release
 
 STARTING_ARCHITECTURES = ("standard", "topk", "jumprelu")
 
@@ -34,6 +34,11 @@ class WarmStart(StrictModel):
         if from_hub == (self.path is not None):
             raise ConfigError("Give either path, or release and sae_id.")
         return self
+
+    def check(self) -> None:
+        """Raise `UserError` if the folder holds no SAE; a release is only known when the hub is asked."""
+        if self.path is not None:
+            check_folder("warm_start", self.path)
 
     def load(self, device: str) -> Any:
         """The SAE; `UserError` if it is missing or unreadable, or the hub cannot be reached."""

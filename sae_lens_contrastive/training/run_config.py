@@ -187,6 +187,8 @@ class RunConfig(StrictModel):
         """Raise `UserError` for everything that can be known to fail before a model is loaded."""
         check_model_name(self.model)
         check_device(self.device)
+        if self.warm_start is not None:
+            self.warm_start.check()
         for sources in (self.corpora.general, self.corpora.retain):
             check_corpus_sources(sources)
         if self.corpora.forget:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from sae_lens.config import HfDataset
 
 from sae_lens_contrastive.data.sources import corpus_dataset, corpus_digest
 from sae_lens_contrastive.errors import UserError
@@ -48,12 +51,15 @@ def train_runs(
         if not (folders[run.variant] / SUMMARY_FILE).is_file():
             together.setdefault(stream_key(run), []).append(run)
     loaded: tuple[str, str, str] | None = None
+    # Corpora may come from a hub: all are opened before any model is loaded.
+    texts = {key: _texts(group[0]) for key, group in together.items()}
     for key, group in together.items():
         wanted = (group[0].model, group[0].dtype, group[0].device)
         if model is None or loaded not in (None, wanted):
             model = load_model(group[0].model, dtype=group[0].dtype, device=group[0].device)
         loaded = wanted
-        _train_together(group, folders, out / "checkpoints" / key, activations or out / "activations", model)
+        cache = _cache(group[0], activations or out / "activations")
+        _train_together(group, folders, texts[key], out / "checkpoints" / key, cache, model)
     return list(folders.values())
 
 
@@ -93,23 +99,40 @@ STREAM_OPTIONS = {
 }
 
 
+def layer_of(hook_name: str) -> int | None:
+    """Layer in the name of a hook; None for one outside the blocks."""
+    match = re.match(r"blocks\.(\d+)\.", hook_name)
+    return int(match[1]) if match else None
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """The opened corpora of a run."""
+
+    general: HfDataset
+    """Text of everything."""
+    domain_data: DomainData | None
+    """Labelled text, if the run has any."""
+
+
 def _train_together(
-    runs: Sequence[RunConfig], folders: dict[str, Path], checkpoints: Path, activations: Path, model: Any
+    runs: Sequence[RunConfig],
+    folders: dict[str, Path],
+    texts: _Texts,
+    checkpoints: Path,
+    cache: ActivationCacheOptions | None,
+    model: Any,
 ) -> None:
     start = time.perf_counter()
-    first = runs[0]
     for run in runs:
         check_hook(model, run.hook_name, run.sae.get("d_in"))
         config = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
         write_bytes_atomic(folders[run.variant] / CONFIG_FILE, config.encode())
-    general = corpus_dataset(first.corpora.general, (), first.seed)
-    domain_data = _domain_data(first)
-    cache = _cache(first, activations)
     runners = {
         run.variant: ContrastiveTrainingRunner(
             run.runner_config(folders[run.variant]),
-            domain_data=domain_data,
-            override_dataset=general,
+            domain_data=texts.domain_data,
+            override_dataset=texts.general,
             override_model=model,
             activation_cache=cache,
             warm_start=run.warm_start,
@@ -130,7 +153,7 @@ def _write_results(run: RunConfig, folder: Path, trainer: ContrastiveSAETrainer,
         "seed": run.seed,
         "target": run.target,
         "hook_name": run.hook_name,
-        "layer": int(run.hook_name.split(".")[1]),
+        "layer": layer_of(run.hook_name),
         "architecture": run.sae["architecture"],
         "d_sae": trainer.sae.cfg.d_sae,
         **trainer.summary(),
@@ -140,16 +163,18 @@ def _write_results(run: RunConfig, folder: Path, trainer: ContrastiveSAETrainer,
     write_json(folder / SUMMARY_FILE, summary)
 
 
-def _domain_data(run: RunConfig) -> DomainData | None:
+def _texts(run: RunConfig) -> _Texts:
     corpora = run.corpora
+    general = corpus_dataset(corpora.general, (), run.seed)
     if not corpora.forget:
-        return None
-    return DomainData(
+        return _Texts(general, None)
+    domain_data = DomainData(
         forget=corpus_dataset(corpora.forget, run.left_out_entities(), run.seed),
         retain=corpus_dataset(corpora.retain, (), run.seed),
         forget_share=corpora.forget_share,
         retain_share=corpora.retain_share,
     )
+    return _Texts(general, domain_data)
 
 
 def _cache(run: RunConfig, folder: Path) -> ActivationCacheOptions | None:

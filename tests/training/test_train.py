@@ -111,7 +111,7 @@ def test_held_out_entities_stay_out_of_the_forget_text(corpora, tmp_path):
     )
     changed = {**corpora, "forget": [str(forget)], "hold_out_entities_of": [str(questions)]}
     (run,) = resolve_runs(TARGET, variants("contrastive"), {"corpora": changed})
-    data = train_module._domain_data(run)
+    data = train_module._texts(run).domain_data
     assert data is not None
     assert data.forget["text"][:] == ["about Chad"]
 
@@ -186,3 +186,28 @@ def test_a_width_that_does_not_fit_is_refused_before_training(tiny_model, corpor
     runs = resolve_runs(TARGET, variants("baseline"), {**overrides(corpora), "sae": {"d_in": 31}})
     with pytest.raises(ConfigError, match="Set d_in: 32"):
         train_runs(runs, tmp_path, tiny_model)
+
+
+def test_a_run_goes_on_from_a_trained_sae(tiny_model, corpora, tmp_path):
+    """With a vanishing learning rate the SAE that comes out is the one that went in."""
+    (first,) = train_runs(resolve_runs(TARGET, variants("baseline"), overrides(corpora)), tmp_path / "a", tiny_model)
+    started = {**overrides(corpora, lr=1e-12), "warm_start": {"path": str(first / "sae")}}
+    (second,) = train_runs(resolve_runs(TARGET, variants("baseline"), started), tmp_path / "b", tiny_model)
+    a, b = (SAE.load_from_disk(folder / "sae") for folder in (first, second))
+    torch.testing.assert_close(b.W_dec, a.W_dec, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(b.W_enc, a.W_enc, rtol=1e-4, atol=1e-5)
+
+
+def test_a_missing_sae_to_start_from_is_refused_before_the_model_loads(corpora, tmp_path):
+    started = {**overrides(corpora), "warm_start": {"path": str(tmp_path / "nowhere")}}
+    with pytest.raises(UserError, match=r"warm_start: no cfg\.json in"):
+        resolve_runs(TARGET, variants("baseline"), started)
+
+
+@pytest.mark.parametrize("architecture", ["standard", "batchtopk", "jumprelu", "matryoshka_batchtopk"])
+def test_every_architecture_trains_with_every_mechanism_of_run_5(architecture, tiny_model, corpora, tmp_path):
+    changes = {**overrides(corpora, training_tokens=5120), "sae": {"architecture": architecture, "d_sae": 64}}
+    (folder,) = train_runs(resolve_runs(TARGET, variants("run5"), changes), tmp_path, tiny_model)
+    sae = SAE.load_from_disk(folder / "sae")
+    assert sae.cfg.architecture() == ("standard" if architecture == "standard" else "jumprelu")
+    assert all(torch.isfinite(tensor).all() for tensor in sae.state_dict().values())
