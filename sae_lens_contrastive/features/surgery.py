@@ -55,6 +55,8 @@ class ReinitialisationOptions:
     """Training steps between two reinitialisations."""
     forget_weight: float = 5.0
     """How much more a forget token counts than another when a direction is drawn, above 0."""
+    until: float = 0.8
+    """Share of the training, in (0, 1], after which none starts anew: a new direction takes steps to find its place."""
     max_share: float = 0.25
     """At most this share of all features starts anew at one time, in (0, 1]; those silent longest go first."""
     explained_share: float = 0.3
@@ -66,7 +68,7 @@ class ReinitialisationOptions:
             raise ConfigError(f"reinitialisation.every_n_steps is {self.every_n_steps}; it must be 1 or more.")
         if self.forget_weight <= 0:
             raise ConfigError(f"reinitialisation.forget_weight is {self.forget_weight}; it must be above 0.")
-        for name in ("max_share", "explained_share"):
+        for name in ("until", "max_share", "explained_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(
                     f"reinitialisation.{name} is {getattr(self, name)}; it must be above 0 and at most 1."

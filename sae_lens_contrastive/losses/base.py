@@ -116,6 +116,11 @@ class LossTerm(ABC):
     needs_output_space: ClassVar[bool] = False
     """Whether the term runs the model above the hook, so that a run prepares sequences for it."""
 
+    @property
+    def n_reserved(self) -> int:
+        """Number of features, from the first on, that the term keeps for itself: no surgery touches them."""
+        return 0
+
     @abstractmethod
     def __call__(self, ctx: LossContext) -> Float[Tensor, ""]:
         """Value of the term on one batch."""

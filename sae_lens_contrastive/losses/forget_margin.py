@@ -39,6 +39,11 @@ class ForgetMargin(LossTerm):
         if min(self.retain_weight, self.forget_weight) < 0:
             raise ConfigError("forget_margin.retain_weight and forget_weight must be 0 or more.")
 
+    @property
+    def n_reserved(self) -> int:
+        """The features of G."""
+        return self.n_features
+
     def __call__(self, ctx: LossContext) -> Float[Tensor, ""]:
         """Hinge on forget tokens plus leakage on all others; a side without tokens counts 0."""
         if self.n_features > ctx.hidden_pre.shape[1]:

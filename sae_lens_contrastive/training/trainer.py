@@ -56,7 +56,9 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         warm_started: bool = False,
     ) -> None:
         # The host's constructor reads properties that the features have a say in.
-        self.features = FeatureState(pruned=torch.zeros(sae.cfg.d_sae, dtype=torch.bool, device=cfg.device))
+        place = torch.arange(sae.cfg.d_sae, device=cfg.device)
+        n_reserved = max((weighted.term.n_reserved for weighted in sae.loss_terms.values()), default=0)
+        self.features = FeatureState(pruned=place < 0, reserved=place < n_reserved)
         super().__init__(cfg, sae, data_provider, evaluator, save_checkpoint_fn)
         check_domains_given(sae.cfg, domains is not None)
         check_output_space_given(sae.cfg, output_space is not None)

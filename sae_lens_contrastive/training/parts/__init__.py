@@ -36,7 +36,7 @@ def build_parts(cfg: ContrastiveObjectiveConfig, n_steps: int) -> list[TrainingP
     if pruning is not None:
         parts.append(PruningPart(pruning))
     if (reinitialisation := cfg.section(ReinitialisationOptions)) is not None:
-        parts.append(ReinitialisationPart(reinitialisation))
+        parts.append(ReinitialisationPart(reinitialisation, n_steps))
     if (stability := cfg.section(StabilityOptions)) is not None:
         parts.append(StabilityPart(stability))
     return parts

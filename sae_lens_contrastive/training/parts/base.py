@@ -22,6 +22,8 @@ class FeatureState:
 
     pruned: Bool[Tensor, " d_sae"]
     """Features that are masked: their weights stay zero until they are reinitialised."""
+    reserved: Bool[Tensor, " d_sae"]
+    """Features that a loss term keeps for itself: they are neither masked nor reinitialised."""
     groups: FeatureGroups | None = None
     """Current correlation groups or clusters."""
     importance: Float[Tensor, " d_sae"] | None = None

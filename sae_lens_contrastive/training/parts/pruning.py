@@ -29,6 +29,8 @@ class PruningPart(TrainingPart):
         importance, pruned = view.features.importance, view.features.pruned
         if done % self.options.every_n_steps or done < self.options.start_step or importance is None:
             return
+        # A reserved feature counts as important, however little it does for the reconstruction.
+        importance = importance.masked_fill(view.features.reserved, 1.0)
         features = features_to_prune(importance, pruned, self.options)
         prune(view.sae, view.optimizer, features)
         pruned[features] = True

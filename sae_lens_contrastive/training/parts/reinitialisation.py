@@ -15,6 +15,7 @@ from sae_lens_contrastive.training.parts.base import FeatureState, StepView, Tra
 
 class ReinitialisationPart(TrainingPart):
     """Gives pruned and dead features new directions every `every_n_steps` steps, those silent longest first.
+    Features that a loss term keeps for itself are left alone.
 
     A feature that starts anew gets the mean importance of the features in use, so that pruning, which takes the least
     important, leaves it alone until measurements have brought it down: the memory of the importance is its grace
@@ -23,9 +24,10 @@ class ReinitialisationPart(TrainingPart):
 
     name: ClassVar[str] = "reinitialisation"
 
-    def __init__(self, options: ReinitialisationOptions) -> None:
+    def __init__(self, options: ReinitialisationOptions, n_steps: int) -> None:
         super().__init__()
         self.options = options
+        self.last_step = options.until * n_steps
         self._n_reinitialised = 0
         self._last_step = -1
         self._last_features: Int[Tensor, " n"] = torch.zeros(0, dtype=torch.int64)
@@ -33,7 +35,8 @@ class ReinitialisationPart(TrainingPart):
     @override
     def after_step(self, view: StepView) -> None:
         """Draw directions for the features that are due, if it is time."""
-        if (view.step + 1) % self.options.every_n_steps:
+        done = view.step + 1
+        if done % self.options.every_n_steps or done > self.last_step:
             return
         n_alive_again = self._n_alive_again(view)
         features = self._due(view)
@@ -77,7 +80,7 @@ class ReinitialisationPart(TrainingPart):
 
     def _due(self, view: StepView) -> Int[Tensor, " n"]:
         order = view.passes_since_fired.argsort(descending=True, stable=True)
-        due = order[(view.features.pruned | view.dead)[order]]
+        due = order[((view.features.pruned | view.dead) & ~view.features.reserved)[order]]
         return due[: int(self.options.max_share * len(order))]
 
     def _n_alive_again(self, view: StepView) -> int:

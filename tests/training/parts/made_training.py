@@ -16,7 +16,7 @@ class Loop:
         self.sae, self.parts, self.domains = sae, parts, domains
         self.dead_window, self.seed = dead_window, seed
         self.optimizer = torch.optim.Adam(sae.parameters(), lr=lr)
-        self.features = FeatureState(pruned=torch.zeros(sae.cfg.d_sae, dtype=torch.bool))
+        self.features = FeatureState(*(torch.zeros(sae.cfg.d_sae, dtype=torch.bool) for _ in range(2)))
         self.passes_since_fired = torch.zeros(sae.cfg.d_sae)
         self.n_steps = 0
 

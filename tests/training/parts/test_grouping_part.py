@@ -33,7 +33,7 @@ def new(**options):
     part = GroupingPart(
         GroupingOptions(**{"every_n_steps": 4, "window_tokens": 256, "percentile": 0, **options}), D_SAE
     )
-    return part, FeatureState(pruned=torch.zeros(D_SAE, dtype=torch.bool))
+    return part, FeatureState(*(torch.zeros(D_SAE, dtype=torch.bool) for _ in range(2)))
 
 
 def run(part, features, steps):

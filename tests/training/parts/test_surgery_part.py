@@ -13,7 +13,7 @@ from sae_lens_contrastive.training.parts.pruning import PruningPart
 from sae_lens_contrastive.training.parts.reinitialisation import ReinitialisationPart
 from sae_lens_contrastive.training.parts.stability import StabilityPart
 
-D_IN, D_SAE, BATCH = 12, 10, 64
+D_IN, D_SAE, BATCH, N_STEPS = 12, 10, 64, 1000
 NOISE = [1, 4, 7, 8]
 REAL = [i for i in range(D_SAE) if i not in NOISE]
 DOMAINS = torch.tensor([GENERAL] * 32 + [FORGET] * 16 + [RETAIN] * 16)
@@ -101,7 +101,9 @@ def dead_sae(seed=0):
 
 
 def reviving_loop(every_n_steps=10, seed=0, **options):
-    part = ReinitialisationPart(ReinitialisationOptions(every_n_steps=every_n_steps, **{"max_share": 1.0, **options}))
+    part = ReinitialisationPart(
+        ReinitialisationOptions(every_n_steps=every_n_steps, **{"max_share": 1.0, **options}), N_STEPS
+    )
     return Loop(dead_sae(), [part], DOMAINS, lr=1e-3, dead_window=5, seed=seed)
 
 
@@ -129,6 +131,25 @@ def test_a_feature_that_stays_silent_is_not_counted_as_alive():
     assert loop.parts[0].records[1]["n_alive_again"] == 3
 
 
+def test_reserved_features_are_neither_masked_nor_given_another_direction():
+    pruning = pruning_loop(share=0.8)
+    pruning.features.reserved[:5] = True
+    advance(pruning, Stream(), 40)
+    assert pruned(pruning) == [i for i in NOISE if i >= 5]
+    revival = reviving_loop()
+    revival.features.reserved[:5] = True
+    advance(revival, Stream(), 10)
+    assert revival.parts[0].records == [{"step": 9, "n_reinitialised": 2, "n_alive_again": 0}]
+    assert (revival.sae.b_enc[[0, 2, 4]] < -50).all()
+    assert (revival.sae.b_enc[[6, 8]] > -50).all()
+
+
+def test_none_starts_anew_towards_the_end():
+    loop = reviving_loop(until=0.015)
+    advance(loop, Stream(), 40)
+    assert [record["step"] for record in loop.parts[0].records] == [9]
+
+
 def test_those_silent_longest_go_first():
     loop = reviving_loop(max_share=0.3)
     loop.passes_since_fired[[6, 2, 8]] = torch.tensor([5.0, 3.0, 1.0])
@@ -140,7 +161,7 @@ def test_those_silent_longest_go_first():
 
 
 def test_pruned_features_come_back():
-    revive = ReinitialisationPart(ReinitialisationOptions(every_n_steps=12, max_share=1.0))
+    revive = ReinitialisationPart(ReinitialisationOptions(every_n_steps=12, max_share=1.0), N_STEPS)
     loop = pruning_loop(share=0.8, extra=[revive])
     stream = Stream()
     advance(loop, stream, 11)
@@ -151,7 +172,7 @@ def test_pruned_features_come_back():
 
 
 def test_a_feature_that_starts_anew_has_the_mean_importance_and_so_a_grace_period():
-    revive = ReinitialisationPart(ReinitialisationOptions(every_n_steps=6, max_share=1.0))
+    revive = ReinitialisationPart(ReinitialisationOptions(every_n_steps=6, max_share=1.0), N_STEPS)
     loop = pruning_loop(share=0.8, extra=[revive], threshold=0.1)
     stream = Stream()
     advance(loop, stream, 5)
@@ -193,7 +214,7 @@ def everything():
     parts = [
         ImportancePart(options, D_SAE),
         PruningPart(PruningOptions(share=0.4, threshold=0.2, every_n_steps=7, start_step=0)),
-        ReinitialisationPart(ReinitialisationOptions(every_n_steps=9)),
+        ReinitialisationPart(ReinitialisationOptions(every_n_steps=9), N_STEPS),
         StabilityPart(StabilityOptions(every_n_steps=8)),
     ]
     return Loop(dead_sae(), parts, DOMAINS, lr=1e-2, dead_window=5)
