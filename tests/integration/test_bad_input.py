@@ -23,7 +23,7 @@ BAD_TRAINING = {
     "unknown SAE key": ([*TRAIN, "plain.yaml", "--set", "sae.d_sea=1"], ["Unknown key in sae: 'd_sea'", "'d_sae'"]),
     "unknown architecture": (
         [*TRAIN, "plain.yaml", "--set", "sae.architecture=topp"],
-        ["Unknown sae.architecture 'topp'", "'topk'", "Allowed: standard, topk"],
+        ["Unknown sae.architecture 'topp'", "'topk'", "matryoshka_batchtopk, standard, topk"],
     ),
     "unknown term": (
         [*TRAIN, "plain.yaml", "--set", "sae.loss_terms.contrastive={coefficient: 1}"],
@@ -40,7 +40,7 @@ BAD_TRAINING = {
     ),
     "term without labels": (
         ["train", "unlabelled.yaml", "term.yaml"],
-        ["loss_terms.supervised_contrastive", "no forget and retain corpus is given", "Give both, or drop the term"],
+        ["loss_terms.supervised_contrastive", "no forget and retain corpus is given", "Give both, or drop it"],
     ),
     "forget without retain": (
         [*TRAIN, "plain.yaml", "--set", "corpora.retain=[]"],
