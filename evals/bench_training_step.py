@@ -33,7 +33,7 @@ from sae_lens_contrastive.training import ContrastiveSAETrainer
 
 STOCK = {"topk": (TopKTrainingSAE, TopKTrainingSAEConfig), "standard": (StandardTrainingSAE, StandardTrainingSAEConfig)}
 ONLY = {"topk": {"k": 32}, "standard": {"l1_coefficient": 1.0}}
-TERM_STEPS, TRACKER_STEPS = 10, 100
+TERM_STEPS, TRACKER_STEPS, WARM_UP_STEPS = 10, 100, 3
 GROUPING = {"every_n_steps": 100, "percentile": 75}
 TRACKERS = {
     "grouping": GROUPING,
@@ -56,8 +56,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     tables = [
         *(_terms(architecture, 2304, options) for architecture in STOCK),
-        *(_trackers(architecture, 2304, options) for architecture in STOCK),
-        _trackers("topk", 16_384, options),
+        *(_trackers(architecture, 2304, 3, options) for architecture in STOCK),
+        _trackers("topk", 16_384, 1, options),
     ]
     write_json(
         options.out,
@@ -73,7 +73,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--d-in", type=int, default=576)
     parser.add_argument("--batch", type=int, default=2048, help="tokens in a step")
-    parser.add_argument("--repeats", type=int, default=5, help="timed turns of each row; trackers take half of them")
+    parser.add_argument("--repeats", type=int, default=9, help="timed turns of each row of loss terms")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the result")
@@ -96,21 +96,24 @@ def _terms(architecture: str, d_sae: int, options: argparse.Namespace) -> dict[s
         )
     batches = _batches(options)
     turns = {name: _turn(trainer, batches, TERM_STEPS) for name, trainer in trainers.items()}
-    # Groups are formed in the turn that is not timed, and kept: their cost is the trackers' table.
-    seconds = _alternate(turns, options.repeats, after_first=lambda: _drop_parts(trainers))
-    return _table("loss terms", architecture, d_sae, options, seconds)
+    for name, turn in turns.items():
+        turn()
+        # Groups are formed in the turn that is not timed, and kept: their cost is the trackers' table.
+        if isinstance(trainer := trainers[name], ContrastiveSAETrainer):
+            trainer.parts = []
+    return _table("loss terms", architecture, d_sae, options, _alternate(turns, options.repeats))
 
 
-def _trackers(architecture: str, d_sae: int, options: argparse.Namespace) -> dict[str, Any]:
+def _trackers(architecture: str, d_sae: int, repeats: int, options: argparse.Namespace) -> dict[str, Any]:
     """SAELens' step beside ours with all trackers, and how the trackers' time divides."""
     ours = _trainer(architecture, d_sae, options, loss_terms={}, **TRACKERS)
-    spent = {part.name: _timed(part) for part in ours.parts}
     batches = _batches(options)
-    turns = {
-        "SAELens": _turn(_host_trainer(architecture, d_sae, options), batches, TRACKER_STEPS),
-        "all trackers": _turn(ours, batches, TRACKER_STEPS),
-    }
-    seconds = _alternate(turns, max(1, options.repeats // 2))
+    trainers = {"SAELens": _host_trainer(architecture, d_sae, options), "all trackers": ours}
+    for trainer in trainers.values():
+        _turn(trainer, batches, WARM_UP_STEPS)()
+    spent = {part.name: _timed(part) for part in ours.parts}
+    turns = {name: _turn(trainer, batches, TRACKER_STEPS) for name, trainer in trainers.items()}
+    seconds = _alternate(turns, repeats)
     table = _table("trackers", architecture, d_sae, options, seconds)
     base = seconds["SAELens"]
     for name, times in spent.items():
@@ -174,28 +177,17 @@ def _turn(trainer: SAETrainer[Any, Any], batches: list[torch.Tensor], n_steps: i
     return turn
 
 
-def _alternate(
-    turns: dict[str, Callable[[], int]], repeats: int, after_first: Callable[[], None] = lambda: None
-) -> dict[str, float]:
-    """Median seconds of a step, after one turn of each that is not timed."""
+def _alternate(turns: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
+    """Median seconds of a step."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for repeat in range(1 + repeats):
+    for _ in range(repeats):
         for name, turn in turns.items():
             start = time.perf_counter()
             n_steps = turn()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            if repeat > 0:
-                seconds[name].append((time.perf_counter() - start) / n_steps)
-        if repeat == 0:
-            after_first()
+            seconds[name].append((time.perf_counter() - start) / n_steps)
     return {name: statistics.median(times) for name, times in seconds.items()}
-
-
-def _drop_parts(trainers: dict[str, SAETrainer[Any, Any]]) -> None:
-    for trainer in trainers.values():
-        if isinstance(trainer, ContrastiveSAETrainer):
-            trainer.parts = []
 
 
 def _timed(part: Any) -> list[float]:

@@ -119,7 +119,9 @@ def test_a_search_trains_measures_and_draws(search_file, tiny, monkeypatch, caps
 
     # As if killed after the last trial was trained and before it was saved.
     Path("out/pareto.json").write_text(json.dumps({**saved, "trials": trials[:2]}))
-    monkeypatch.setattr("sae_lens_contrastive.training.train._train_together", lambda *_args: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        "sae_lens_contrastive.training.train._train_together", lambda *_args: pytest.fail("trained again")
+    )
     assert main(["search", file, "--set", "n_trials=3", "--out", "out"]) == 0
     assert without_time(json.loads(Path("out/pareto.json").read_text())["trials"]) == without_time(trials)
 

@@ -25,7 +25,7 @@ class SupervisedContrastive(LossTerm):
 
     temperature: float = 0.2
     """T, scale of the similarities."""
-    max_tokens: int = 256
+    max_tokens: int = 128
     """Tokens compared in a step; cost grows with its square."""
 
     needs_domains = True
