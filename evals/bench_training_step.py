@@ -1,8 +1,8 @@
 """Time one training step: SAELens' own trainer beside this package's, with each loss term and with all trackers.
 
-The rows of a table run in one process and take turns, so that they share whatever else the machine does; medians over
-turns are compared. Trackers act every 50 or 100 steps, so a turn of theirs is 100 steps: the cost of each schedule is
-in every turn. Activations are sparse sums of fixed directions, so that features correlate as they do on a model.
+The rows of a table run in one process and take turns step by step, so that they share whatever else the machine does.
+Terms cost the same at every step: their medians are compared. Trackers act every 50 or 100 steps: means over whole
+schedules are compared. Activations are sparse sums of fixed directions, so that features correlate as they do on a model.
 `output_kl` runs a model and is measured with it, in `bench_side_by_side.py`.
 """
 
@@ -14,7 +14,6 @@ import platform
 import statistics
 import time
 import tracemalloc
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from sae_lens_contrastive.training import ContrastiveSAETrainer
 
 STOCK = {"topk": (TopKTrainingSAE, TopKTrainingSAEConfig), "standard": (StandardTrainingSAE, StandardTrainingSAEConfig)}
 ONLY = {"topk": {"k": 32}, "standard": {"l1_coefficient": 1.0}}
-TERM_STEPS, TRACKER_STEPS, WARM_UP_STEPS = 10, 100, 3
+GROUPING_STEPS, SCHEDULE_STEPS, WARM_UP_STEPS = 10, 100, 3
 GROUPING = {"every_n_steps": 100, "percentile": 75}
 TRACKERS = {
     "grouping": GROUPING,
@@ -56,7 +55,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     tables = [
         *(_terms(architecture, 2304, options) for architecture in STOCK),
-        *(_trackers(architecture, 2304, 3, options) for architecture in STOCK),
+        *(_trackers(architecture, 2304, 2, options) for architecture in STOCK),
         _trackers("topk", 16_384, 1, options),
     ]
     write_json(
@@ -73,7 +72,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--d-in", type=int, default=576)
     parser.add_argument("--batch", type=int, default=2048, help="tokens in a step")
-    parser.add_argument("--repeats", type=int, default=9, help="timed turns of each row of loss terms")
+    parser.add_argument("--steps", type=int, default=60, help="timed steps of each row of loss terms")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the result")
@@ -92,28 +91,28 @@ def _terms(architecture: str, d_sae: int, options: argparse.Namespace) -> dict[s
             d_sae,
             options,
             loss_terms={name: {"coefficient": 0.1} for name in chosen},
-            grouping={**GROUPING, "every_n_steps": TERM_STEPS} if needs_groups else None,
+            grouping={**GROUPING, "every_n_steps": GROUPING_STEPS} if needs_groups else None,
         )
     batches = _batches(options)
-    turns = {name: _turn(trainer, batches, TERM_STEPS) for name, trainer in trainers.items()}
-    for name, turn in turns.items():
-        turn()
-        # Groups are formed in the turn that is not timed, and kept: their cost is the trackers' table.
-        if isinstance(trainer := trainers[name], ContrastiveSAETrainer):
+    _take_turns(trainers, batches, GROUPING_STEPS)
+    for trainer in trainers.values():
+        # Groups have been formed, and stay: their cost is the trackers' table.
+        if isinstance(trainer, ContrastiveSAETrainer):
             trainer.parts = []
-    return _table("loss terms", architecture, d_sae, options, _alternate(turns, options.repeats))
+    seconds = _take_turns(trainers, batches, options.steps)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    return _table("loss terms", architecture, d_sae, options, medians)
 
 
-def _trackers(architecture: str, d_sae: int, repeats: int, options: argparse.Namespace) -> dict[str, Any]:
+def _trackers(architecture: str, d_sae: int, n_schedules: int, options: argparse.Namespace) -> dict[str, Any]:
     """SAELens' step beside ours with all trackers, and how the trackers' time divides."""
     ours = _trainer(architecture, d_sae, options, loss_terms={}, **TRACKERS)
     batches = _batches(options)
     trainers = {"SAELens": _host_trainer(architecture, d_sae, options), "all trackers": ours}
-    for trainer in trainers.values():
-        _turn(trainer, batches, WARM_UP_STEPS)()
+    _take_turns(trainers, batches, WARM_UP_STEPS)
     spent = {part.name: _timed(part) for part in ours.parts}
-    turns = {name: _turn(trainer, batches, TRACKER_STEPS) for name, trainer in trainers.items()}
-    seconds = _alternate(turns, repeats)
+    times = _take_turns(trainers, batches, n_schedules * SCHEDULE_STEPS)
+    seconds = {name: statistics.fmean(each) for name, each in times.items()}
     table = _table("trackers", architecture, d_sae, options, seconds)
     base = seconds["SAELens"]
     for name, times in spent.items():
@@ -165,29 +164,20 @@ def _batches(options: argparse.Namespace, n: int = 8) -> list[torch.Tensor]:
     return batches
 
 
-def _turn(trainer: SAETrainer[Any, Any], batches: list[torch.Tensor], n_steps: int) -> Callable[[], int]:
-    """The steps of one turn, as `fit()` makes them."""
-
-    def turn() -> int:
-        for _ in range(n_steps):
-            trainer.step(batches[trainer.n_training_steps % len(batches)])
-            trainer.n_training_steps += 1
-        return n_steps
-
-    return turn
-
-
-def _alternate(turns: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
-    """Median seconds of a step."""
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for _ in range(repeats):
-        for name, turn in turns.items():
+def _take_turns(
+    trainers: dict[str, SAETrainer[Any, Any]], batches: list[torch.Tensor], n_steps: int
+) -> dict[str, list[float]]:
+    """Seconds of every step, as `fit()` makes them: one of each trainer, then the next of each."""
+    seconds: dict[str, list[float]] = {name: [] for name in trainers}
+    for step in range(n_steps):
+        for name, trainer in trainers.items():
             start = time.perf_counter()
-            n_steps = turn()
+            trainer.step(batches[step % len(batches)])
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            seconds[name].append((time.perf_counter() - start) / n_steps)
-    return {name: statistics.median(times) for name, times in seconds.items()}
+            seconds[name].append(time.perf_counter() - start)
+            trainer.n_training_steps += 1
+    return seconds
 
 
 def _timed(part: Any) -> list[float]:
@@ -223,9 +213,9 @@ def _table(
     base = seconds["SAELens"]
     print(f"\n{title}, {architecture}, d_sae {d_sae}")
     rows = {}
-    for name, median in seconds.items():
-        rows[name] = {"seconds_median": round(median, 5), "ratio_to_saelens": round(median / base, 3)}
-        print(f"  {name:24} {1000 * median:9.1f} ms  {median / base:6.3f} x")
+    for name, each in seconds.items():
+        rows[name] = {"seconds": round(each, 5), "ratio_to_saelens": round(each / base, 3)}
+        print(f"  {name:24} {1000 * each:9.1f} ms  {each / base:6.3f} x")
     sizes = {"d_in": options.d_in, "d_sae": d_sae, "batch": options.batch}
     return {"title": title, "architecture": architecture, **sizes, "rows": rows}
 

@@ -83,7 +83,7 @@ def _bench(tables: list[dict[str, Any]]) -> list[str]:
     for table in tables:
         for name, row in table["rows"].items():
             share = row["ratio_to_saelens"]
-            text = f"{share:.2f} x" if "seconds_median" in row else f"adds {100 * share:.1f} %"
+            text = f"{share:.2f} x" if "seconds" in row else f"adds {100 * share:.1f} %"
             lines.append(f"| {table['title']} | {table['architecture']} | {table['d_sae']} | {name} | {text} |")
     return lines
 
