@@ -2,7 +2,7 @@
 
 The rows of a table run in one process and take turns step by step, so that they share whatever else the machine does.
 Terms cost the same at every step: their medians are compared. Trackers act every 50 or 100 steps: means over whole
-schedules are compared. Activations are sparse sums of fixed directions, so that features correlate as they do on a model.
+schedules are compared. Activations are sparse sums of fixed directions, so that features correlate as on a model.
 `output_kl` runs a model and is measured with it, in `bench_side_by_side.py`.
 """
 
