@@ -14,7 +14,7 @@ from torch import Tensor
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.feature_stats.profiles import DENSE_SPEED, N_BINS, Profiles, profiles_of
 
-_MAX_WORK = 2**24
+_MAX_WORK = 2**23
 _MIN_TOKENS = 256
 
 
@@ -62,9 +62,9 @@ class CorrelationTracker:
     starts the next window. Two trackers merge into the one that saw both streams.
 
     One pass over C costs about sum over tokens of min(L0², d_sae² / 1000) sparse multiply-adds. Of a window that would
-    cost more than 2^24 of them, a quarter of a second on one CPU core, `compute` takes fewer tokens, evenly spaced, but
-    not under 256. So 4096 tokens are used in full up to L0 64 at any width, and at any L0 up to d_sae 2000; 1024 tokens
-    at L0 128; 256 tokens of a dense window from d_sae 8192 on. The window itself takes 8 bytes for every
+    cost more than 2^23 of them, an eighth of a second on one CPU core, `compute` takes fewer tokens, evenly spaced, but
+    not under 256. So 4096 tokens are used in full up to L0 45 at any width, and at any L0 up to d_sae 1400; 1024 tokens
+    at L0 90; 256 tokens of a dense window from d_sae 5800 on. The window itself takes 8 bytes for every
     active entry.
     """
 
