@@ -1,10 +1,14 @@
+from itertools import permutations
+from unittest.mock import MagicMock
+
 import pytest
+from tokenizers.models import BPE
 
 from sae_lens_contrastive.config import parse_config
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.models.embedded import byte_tokenizer
-from sae_lens_contrastive.unlearning.prompts import PromptSpec, PromptWriter
+from sae_lens_contrastive.unlearning.prompts import Prompt, PromptSpec, PromptWriter
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +98,11 @@ def test_braces_in_a_question_are_text(tokenizer):
         ({"template": "no stem"}, "lacks {stem}"),
         ({"style": "letter", "template": "{stem}"}, "lacks {options}"),
         ({"option_template": "x"}, "lacks {option}"),
+        ({"style": "letter", "letter_forms": ["{letter}", "A"]}, "letter form 'A' lacks {letter}"),
+        ({"style": "letter", "n_orders": 0}, "n_orders: .*greater than 0"),
+        ({"n_orders": 24}, "n_orders need style: letter"),
+        ({"letter_forms": ["{letter}"]}, "letter_forms and n_orders need style: letter"),
+        ({"subjects": {"a": "b"}}, "has no {subject}"),
     ],
 )
 def test_a_wrong_prompt_spec_names_the_problem(values, message):
@@ -113,3 +122,145 @@ def test_letters_that_are_no_single_tokens_are_refused(tokenizer):
 
     with pytest.raises(UserError, match="not single tokens"):
         PromptWriter(Doubling(), PromptSpec(style="letter")).prompts([question("a", "b")])
+
+
+def test_an_option_without_a_token_is_refused(tokenizer):
+    with pytest.raises(UserError, match="'' has no token to score"):
+        PromptWriter(tokenizer, PromptSpec(option_template="{option}")).prompts([question("a", "")])
+
+
+def test_a_packed_prompt_is_a_trunk_with_a_branch_for_every_distinct_ending(tokenizer):
+    asked = question("ab", "abc", "x", "yz", stems=("Q",))
+    spec = PromptSpec(option_template="{option}")
+    (packed,) = PromptWriter(tokenizer, spec, packed=True).prompts([asked])
+    # Endings are read without their last byte: "ab" of "abc", which begins with the "a" of "ab"; "y" of "yz"; nothing
+    # of "x".
+    assert packed.tokens == (tokenizer.bos_token_id, *ids(tokenizer, "Q"), *ids(tokenizer, "ab"), *ids(tokenizer, "y"))
+    assert packed.branch == (0, 0, 1, 1, 2)
+    assert packed.positions == [0, 1, 2, 3, 2]
+    assert packed.n_trunk == packed.n_asked == 2
+    read = {
+        option: [(spot.position, tokenizer.decode(spot.token)) for spot in packed.spots if spot.option == index]
+        for index, option in enumerate(asked.options)
+    }
+    assert read == {
+        "ab": [(1, "a"), (2, "b")],
+        "abc": [(1, "a"), (2, "b"), (3, "c")],
+        "x": [(1, "x")],
+        "yz": [(1, "y"), (4, "z")],
+    }
+
+
+def test_packing_scores_the_same_tokens_after_the_same_context(tokenizer):
+    asked = question("red", "green", "redder", "blue", stems=("The key is", "A key may be"))
+
+    def scored(packed):
+        found = set()
+        for prompt in PromptWriter(tokenizer, PromptSpec(), packed).prompts([asked]):
+            for at, token, option in prompt.spots:
+                seen = [i for i in range(at + 1) if prompt.branch[i] in (0, prompt.branch[at])]
+                assert [prompt.positions[i] for i in seen] == list(range(len(seen)))
+                found.add((prompt.phrasing, option, tuple(prompt.tokens[i] for i in seen), token))
+        return found
+
+    assert scored(packed=True) == scored(packed=False)
+    assert len(scored(packed=True)) == 2 * sum(len(f" {option}") for option in asked.options)
+
+
+def test_unpacked_prompts_are_plain_sequences_that_know_what_was_asked(tokenizer):
+    prompts = PromptWriter(tokenizer, PromptSpec()).prompts([question("red", "green")])
+    for prompt in prompts:
+        assert set(prompt.branch) == {0}
+        assert prompt.positions == list(range(len(prompt.tokens)))
+        assert prompt.n_asked == len("The key is") + 1 < prompt.n_trunk == len(prompt.tokens)
+    assert Prompt(0, 0, (7, 8)).branch == (0, 0)
+
+
+GEMMA_CHAT_TEMPLATE = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+    "{% endif %}{% for message in messages %}{% if (message['role'] == 'assistant') %}{% set role = 'model' %}"
+    "{% else %}{% set role = message['role'] %}{% endif %}"
+    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"
+)
+SAEBENCH = {
+    "style": "letter",
+    "chat": True,
+    "template": "The following are multiple choice questions (with answers) about {subject}.\n{stem}\n{options}",
+    "subjects": {"wmdp-bio": "biology"},
+    "answer_start": "Answer: (",
+    "letter_forms": ["{letter}", " {letter}"],
+}
+
+
+@pytest.fixture
+def gemma():
+    """Bytes with Gemma's chat template, and one token for a space and a letter, as Gemma has."""
+    plain = byte_tokenizer()
+    vocabulary = plain.get_vocab()
+    merges = [("\u0120", letter) for letter in "ABCD"]
+    vocabulary |= {"".join(merge): len(vocabulary) + i for i, merge in enumerate(merges)}
+    plain.backend_tokenizer.model = BPE(vocab=vocabulary, merges=merges)
+    plain.chat_template = GEMMA_CHAT_TEMPLATE
+    return plain
+
+
+def published(domain, stem, options, answer_index):
+    """A question whose options are listed in the published order."""
+    asked = MagicMock(spec=Question, domain=domain, stems=(stem,), answer_index=answer_index)
+    asked.options = options
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("domain", "subject"),
+    [("wmdp-bio", "biology"), ("high_school_us_history", "high school us history")],
+)
+def test_the_prompt_of_saebench_is_written_to_the_token(gemma, domain, subject):
+    # The last option ends in a space, which Gemma's chat template would trim.
+    asked = published(domain, "Which {stem}?", ("one", "{options}", "three", "four "), 2)
+    (prompt,) = PromptWriter(gemma, PromptSpec.model_validate(SAEBENCH), packed=True).prompts([asked])
+    text = (
+        "<bos><start_of_turn>user\n"
+        f"The following are multiple choice questions (with answers) about {subject}.\n"
+        "Which {stem}?\nA. one\nB. {options}\nC. three\nD. four <end_of_turn>\n<start_of_turn>model\nAnswer: ("
+    )
+    assert prompt.tokens == ids(gemma, text)
+    assert prompt.tokens.count(gemma.bos_token_id) == 1
+    assert prompt.n_asked == prompt.n_trunk == len(prompt.tokens)
+    letters = [(gemma.decode(spot.token), spot.option) for spot in prompt.spots]
+    assert letters == [(f"{space}{letter}", i) for space in ("", " ") for i, letter in enumerate("ABCD")]
+
+
+def test_orders_of_options_are_permutations_and_a_letter_counts_for_what_it_lists(gemma):
+    spec = PromptSpec.model_validate({**SAEBENCH, "n_orders": 24, "letter_forms": ["{letter}"]})
+    options = ("one", "two", "three", "four")
+    prompts = PromptWriter(gemma, spec).prompts([published("d", "s", options, 2)])
+    assert [prompt.order for prompt in prompts] == list(range(24))
+    for prompt, order in zip(prompts, permutations(range(4)), strict=True):
+        listed = "\n".join(f"{letter}. {options[i]}" for letter, i in zip("ABCD", order, strict=True))
+        assert f"\ns\n{listed}<end_of_turn>" in gemma.decode(prompt.tokens)
+        assert [(gemma.decode(spot.token), spot.option) for spot in prompt.spots] == list(
+            zip("ABCD", order, strict=True)
+        )
+
+
+def test_few_options_have_few_orders(gemma):
+    spec = PromptSpec.model_validate({**SAEBENCH, "n_orders": 24})
+    assert len(PromptWriter(gemma, spec).prompts([published("d", "s", ("one", "two"), 0)])) == 2
+
+
+def test_a_letter_form_of_several_tokens_is_refused(tokenizer):
+    with pytest.raises(UserError, match=r"prompt\.letter_forms: ' {letter}' with the letters AB does not give single"):
+        PromptWriter(tokenizer, PromptSpec.model_validate(SAEBENCH)).prompts([published("d", "s", ("a", "b"), 0)])
+
+
+def test_the_answer_start_follows_the_prompt_in_both_styles(tokenizer):
+    spec = PromptSpec(template="Q: {stem}", answer_start="\nA:")
+    (prompt,) = PromptWriter(tokenizer, spec, packed=True).prompts([question("a", "b")])
+    assert tokenizer.decode(prompt.tokens[: prompt.n_asked]) == "<bos>Q: The key is\nA:"
+
+
+def test_pooling_is_the_sum_of_tokens_or_the_likeliest_letter():
+    assert PromptSpec().pooling == "sum"
+    assert PromptSpec(style="letter").pooling == "max"
