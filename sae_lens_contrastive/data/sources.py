@@ -1,4 +1,4 @@
-"""Where questions and corpora come from: the embedded benchmark, a file of one's own, or, to train on, the hub."""
+"""Where questions and corpora come from: the embedded benchmark, a file of one's own, or the hub."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 from datasets import Dataset, IterableDataset, interleave_datasets
 
 from sae_lens_contrastive.data.corpora import Document, load_corpus, to_dataset, without_entities
-from sae_lens_contrastive.data.hub_corpora import HUB_PREFIX, HubCorpus
+from sae_lens_contrastive.data.hub_corpora import HubCorpus
+from sae_lens_contrastive.data.hub_datasets import HUB_PREFIX
+from sae_lens_contrastive.data.hub_questions import HubQuestions
 from sae_lens_contrastive.data.questions import Question, load_questions, of_split
 from sae_lens_contrastive.errors import UserError, unknown_choice
 
@@ -34,14 +36,12 @@ def question_file(source: str) -> Path:
     if (domain := _world_facts_name(source)) is None:
         return _existing(source, "question file")
     if domain not in world_facts_domains():
-        raise unknown_choice("domain", domain, world_facts_domains(), fix="Or give the path of a .jsonl file.")
+        raise unknown_choice("domain", domain, world_facts_domains(), fix="Or give the path of a .jsonl or .csv file.")
     return world_facts_folder() / "questions" / f"{domain}.jsonl"
 
 
 def corpus_file(source: str) -> Path:
     """File behind a corpus source, `world_facts/<domain or general>` or a path; `UserError` if there is none."""
-    if source.startswith(HUB_PREFIX):
-        raise UserError(f"{source!r} is streamed from the hub, which serves training only. Give a file here.")
     if (name := _world_facts_name(source)) is None:
         return _existing(source, "corpus")
     folder = world_facts_folder() / "corpora"
@@ -52,17 +52,26 @@ def corpus_file(source: str) -> Path:
 
 
 def load_question_sources(sources: Sequence[str]) -> list[Question]:
-    """Questions of several sources, in order."""
-    return [question for source in sources for question in load_questions(question_file(source))]
+    """Questions of several sources, in order: `world_facts/<domain>`, files, and `hub:NAME#CONFIG@SPLIT`."""
+    return [question for source in sources for question in _load_questions(source)]
 
 
-def load_corpus_sources(sources: Sequence[str], left_out_entities: Sequence[str] = ()) -> list[Document]:
+def load_corpus_sources(
+    sources: Sequence[str], left_out_entities: Sequence[str] = (), max_characters: int | None = None
+) -> list[Document]:
     """Documents of several sources, in order, without those that name an entity of `left_out_entities`.
 
-    Raises `UserError` if nothing remains.
+    Files are read whole; of each hub source the first documents, until `max_characters` are reached. Raises
+    `UserError` for what cannot be read, a hub source without `max_characters`, and if nothing remains.
     """
-    documents = [document for source in sources for document in load_corpus(corpus_file(source))]
-    kept = without_entities(documents, left_out_entities) if left_out_entities else documents
+    kept: list[Document] = []
+    for source in sources:
+        if not source.startswith(HUB_PREFIX):
+            kept.extend(without_entities(load_corpus(corpus_file(source)), left_out_entities))
+        elif max_characters is None:
+            raise UserError(f"{source!r} is streamed from the hub, without an end. Give a file here.")
+        else:
+            kept.extend(HubCorpus.parse(source).documents(max_characters, left_out_entities))
     if not kept:
         raise UserError(
             f"Every document of {', '.join(sources)} names one of the {len(left_out_entities)} entities left out. "
@@ -108,8 +117,14 @@ def corpus_digest(source: str) -> str:
 
 
 def held_out_entities(questions: Sequence[Question]) -> list[str]:
-    """Entities of the held-out questions; text about them stays out of training."""
-    return sorted({question.entity for question in of_split(questions, "held_out")})
+    """Entities of the held-out questions, as far as they have names; text about them stays out of training."""
+    return sorted({question.entity for question in of_split(questions, "held_out") if question.entity != question.id})
+
+
+def _load_questions(source: str) -> list[Question]:
+    if source.startswith(HUB_PREFIX):
+        return HubQuestions.parse(source).load()
+    return load_questions(question_file(source))
 
 
 def _world_facts_name(source: str) -> str | None:

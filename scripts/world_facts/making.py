@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from names import order_key, slug
 
-from sae_lens_contrastive.data.questions import Question, split_of
+from sae_lens_contrastive.data.questions import Split, split_of
 
 N_DISTRACTORS = 3
+
+
+@dataclass(frozen=True)
+class Record:
+    """A line of a question file: its fields and their order."""
+
+    id: str
+    domain: str
+    relation: str
+    entity: str
+    stems: tuple[str, ...]
+    answer: str
+    distractors: tuple[str, ...]
+    split: Split
 
 
 def pick_distractors(
@@ -38,14 +53,14 @@ def make_question(
     pools: Sequence[Iterable[str]],
     wrong: Collection[str] = (),
     about: str = "",
-) -> Question | None:
+) -> Record | None:
     """The question, or None where there are too few distractors; `about` tells apart the questions of
     one relation about one entity (the city of "Lyon is a city in")."""
     name = f"{domain}/{relation}/{slug(entity)}" + (f"-{slug(about)}" if about else "")
     distractors = pick_distractors(name, answer, pools, wrong)
     if distractors is None:
         return None
-    return Question(
+    return Record(
         id=name, domain=domain, relation=relation, entity=entity, stems=tuple(stems), answer=answer,
         distractors=distractors, split=split_of(entity),
     )  # fmt: skip

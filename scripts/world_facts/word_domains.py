@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import periodictable
-from making import make_question
+from making import Record, make_question
 from names import read_facts, read_table
-
-from sae_lens_contrastive.data.questions import Question
 
 Relations = Mapping[str, Mapping[str, Any]]
 
@@ -28,7 +26,7 @@ def entity_of(subject: str) -> str:
     return re.sub(r"^(the|an|a) ", "", subject)
 
 
-def listed_questions(domain: str, relations: Relations | None = None) -> list[Question]:
+def listed_questions(domain: str, relations: Relations | None = None) -> list[Record]:
     """The questions of facts/<domain>.json, or of `relations`, whose answers are one another's distractors.
 
     A relation has `stems` and `answers` (subject to answer), and may have `alike` (groups of answers that never
@@ -54,7 +52,7 @@ def listed_questions(domain: str, relations: Relations | None = None) -> list[Qu
     return [question for question in made if question is not None]
 
 
-def element_questions() -> list[Question]:
+def element_questions() -> list[Record]:
     """Symbols and atomic numbers from periodictable, and the listed facts."""
     elements = [element for element in periodictable.elements if 1 <= element.number <= _LAST_ELEMENT]
     names = [element.name for element in elements]
@@ -75,7 +73,7 @@ def element_questions() -> list[Question]:
     return [question for question in made if question is not None] + listed_questions("chemical_elements")
 
 
-def verb_questions() -> list[Question]:
+def verb_questions() -> list[Record]:
     """Past tense, past participle and base form of the irregular verbs."""
     rows = read_table("irregular_verbs")
     forms = {row["verb"]: [row["verb"], row["past"], row["participle"]] for row in rows}
@@ -99,7 +97,7 @@ def verb_questions() -> list[Question]:
     })  # fmt: skip
 
 
-def opposite_questions() -> list[Question]:
+def opposite_questions() -> list[Record]:
     """Each pair of opposites in both directions; the pair is one entity."""
     pairs = [(row["word"], row["opposite"]) for row in read_table("opposites")]
     forth, back = dict(pairs), {opposite: word for word, opposite in pairs}
@@ -117,7 +115,7 @@ def opposite_questions() -> list[Question]:
     })  # fmt: skip
 
 
-def plural_questions() -> list[Question]:
+def plural_questions() -> list[Record]:
     """Plurals, with other nouns' plurals as distractors, and the singular forms back."""
     plural = {row["noun"]: row["plural"] for row in read_table("plurals")}
     base = {answer: noun for noun, answer in plural.items() if noun != answer}
@@ -141,6 +139,6 @@ BUILDERS = {
 }
 
 
-def word_questions(domain: str) -> list[Question]:
+def word_questions(domain: str) -> list[Record]:
     """The questions of any domain but countries."""
     return BUILDERS[domain]() if domain in BUILDERS else listed_questions(domain)

@@ -1,9 +1,13 @@
 import pytest
 import torch
 from datasets import Dataset
+from huggingface_hub import HfApi
+from made_hub import FakeHub
 from made_streams import HOOK, TEXTS
 from sae_lens.training.activations_store import ActivationsStore
 from sae_lens.util import get_special_token_ids
+
+from sae_lens_contrastive.data import hub_datasets
 
 
 @pytest.fixture
@@ -30,3 +34,12 @@ def make_store(tiny):
         return ActivationsStore(tiny, Dataset.from_dict({"text": list(texts)}), **{**arguments, **changed})
 
     return make
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    rows = [{"id": i, "text": f"text {i}"} for i in range(20)]
+    fake = FakeHub({"a/b": rows})
+    monkeypatch.setattr(hub_datasets, "load_dataset", fake.load_dataset)
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *_args, **_kwargs: None)
+    return fake

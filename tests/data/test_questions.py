@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pytest
@@ -24,7 +25,7 @@ def _write(path, *records):
 
 def test_a_record_becomes_a_question(tmp_path):
     (question,) = load_questions(_write(tmp_path / "q.jsonl", RECORD))
-    assert question == Question(
+    assert question == Question.with_distractors(
         id="countries/capital/france",
         domain="countries",
         relation="capital",
@@ -35,6 +36,8 @@ def test_a_record_becomes_a_question(tmp_path):
         split="select",
     )
     assert question.chance == 0.25
+    assert question.answer == question.options[question.answer_index] == "Paris"
+    assert set(question.distractors) == {"Rome", "Berlin", "Madrid"}
 
 
 def test_options_hold_each_answer_once_in_an_order_of_their_own(tmp_path):
@@ -115,3 +118,105 @@ def test_ids_are_unique(tmp_path):
 def test_an_empty_file_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"q\.jsonl holds no question"):
         load_questions(_write(tmp_path / "q.jsonl"))
+
+
+MMLU = (
+    "question,choice0,choice1,choice2,choice3,answer\n"
+    '"Two, or\n""three""?",Two,Three,Two,"Both, really",2\n'
+    "Which letter?,A,B,C,D, b\n"
+    "True?,yes,no,,,1\n"
+)
+
+
+def test_a_published_csv_keeps_its_order_and_names_its_rows(tmp_path):
+    path = tmp_path / "high_school_geography_test.csv"
+    path.write_text(MMLU, encoding="utf-8-sig")
+    first, second, third = load_questions(path)
+    name = "high_school_geography_test/0"
+    assert first == Question(
+        id=name,
+        domain="high_school_geography",
+        relation="question",
+        entity=name,
+        stems=('Two, or\n"three"?',),
+        options=("Two", "Three", "Two", "Both, really"),
+        answer_index=2,
+        split=split_of(name),
+    )
+    # The option that reads like the answer is a distractor all the same.
+    assert (first.answer, first.distractors) == ("Two", ("Two", "Three", "Both, really"))
+    assert (second.answer_index, second.answer) == (1, "B")
+    assert (third.options, third.answer, third.chance) == (("yes", "no"), "no", 0.5)
+
+
+@pytest.mark.parametrize(("file", "domain"), [("own.jsonl", "own"), ("us_history_dev.jsonl.gz", "us_history")])
+def test_published_records_are_read_by_index_or_letter_and_other_fields_ignored(tmp_path, file, domain):
+    records = [
+        {"question": "q", "choices": ["x", "y", " "], "answer": 1, "subject": "s"},
+        {"question": " r ", "choices": ["x", "y"], "answer": "A"},
+    ]
+    content = "".join(json.dumps(record) + "\n" for record in records).encode()
+    (tmp_path / file).write_bytes(gzip.compress(content) if file.endswith("gz") else content)
+    first, second = load_questions(tmp_path / file)
+    assert (first.options, first.answer, first.domain) == (("x", "y", " "), "y", domain)
+    assert (second.stems, second.answer_index) == ((" r ",), 0)
+    assert [first.id, second.id] == [f"{file.split('.')[0]}/{row}" for row in (0, 1)]
+
+
+def test_published_questions_fall_into_both_splits(tmp_path):
+    records = [{"question": "q", "choices": ["x", "y"], "answer": 0}] * 200
+    questions = load_questions(_write(tmp_path / "q.jsonl", *records))
+    # 200 fair coins: 100 expected, standard deviation 7.
+    assert 70 <= len(of_split(questions, "select")) <= 130
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answer": 4}, r"'answer' is 4\. Allowed: the index of a choice, 0 to 3, or its letter, A to D\."),
+        ({"answer": -1}, r"'answer' is -1\."),
+        ({"answer": "E"}, r"'answer' is 'E'\."),
+        ({"answer": ""}, r"'answer' is ''\."),
+        ({"answer": True}, r"'answer' is True\."),
+        ({"answer": None}, r"'answer' is None\."),
+        ({"choices": ["x"]}, r"'choices' must be a list of at least two strings, got \['x'\]"),
+        ({"choices": "xy"}, r"'choices' must be a list of at least two strings"),
+        ({"choices": ["x", 1]}, r"'choices' must be a list of at least two strings"),
+        ({"question": " "}, r"'question' must be a non-empty string, got ' '"),
+    ],
+)
+def test_a_wrong_published_record_is_named_with_file_and_line(tmp_path, change, message):
+    record = {"question": "q", "choices": ["a", "b", "c", "d"], "answer": 0}
+    path = _write(tmp_path / "q.jsonl", record, {**record, **change})
+    with pytest.raises(UserError, match=r"q\.jsonl, line 2: " + message):
+        load_questions(path)
+
+
+def test_a_published_record_without_answer_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"line 1: field 'answer' is missing\. Needed: question, choices, answer"):
+        load_questions(_write(tmp_path / "q.jsonl", {"question": "q", "choices": ["a", "b"]}))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b\n1,2\n", r"has the columns a, b\. Needed: question, choice0, choice1, \.\.\., answer"),
+        ("question,choice0,choice2,answer\n", r"Needed: question, choice0, choice1"),
+        ("", r"has the columns none"),
+        ("question,choice0,choice1,answer\n", r"holds no question"),
+        ("question,choice0,choice1,answer\nWhy, then?,a,b,1\n", r"line 2: more cells than columns\. Quote"),
+        ("question,choice0,choice1,answer\nq,a,b\n", r"line 2: 'answer' is None"),
+        ('question,choice0,choice1,answer\nq,"a,b,1\n', r"cannot be read as CSV: unexpected end of data"),
+        (b"question,choice0,choice1,answer\n\xff,a,b,1\n", r"cannot be read as CSV: .*invalid start byte"),
+    ],
+)
+def test_a_wrong_csv_is_named(tmp_path, content, message):
+    path = tmp_path / "q.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=r"q\.csv.*" + message):
+        load_questions(path)
+
+
+def test_a_missing_csv_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"No file at .*q\.csv\. Give the path of a \.csv file"):
+        load_questions(tmp_path / "q.csv")

@@ -9,7 +9,7 @@ from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import HfApi
 from sae_lens.training.activations_store import ActivationsStore
 
-from sae_lens_contrastive.data import hub_corpora, sources
+from sae_lens_contrastive.data import hub_datasets, sources
 from sae_lens_contrastive.data.hub_corpora import PIECE_CHARACTERS, HubCorpus
 from sae_lens_contrastive.data.questions import split_of
 from sae_lens_contrastive.data.sources import (
@@ -122,33 +122,10 @@ def test_a_hub_source_names_dataset_configuration_split_and_column(source, corpu
     "source", ["hub:", "hub:a/b/c", "hub:a b", "hub:a#", "hub:a@train#c", "hub:a@train[:10%]", "hub: a"]
 )
 def test_a_malformed_hub_source_is_refused_without_asking_the_hub(source, monkeypatch):
-    monkeypatch.setattr(hub_corpora, "load_dataset", lambda *_args, **_kwargs: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(hub_datasets, "load_dataset", lambda *_args, **_kwargs: pytest.fail("the hub was asked"))
     with pytest.raises(ConfigError, match=r"is not of the form hub:NAME#CONFIG@SPLIT:COLUMN.*hub:cais/wmdp-corpora#"):
         check_corpus_sources([source])
     check_corpus_sources(["hub:a/b#c@d:e"])
-
-
-class FakeHub:
-    """Stands in for the hub: datasets by name, as rows or as the error that opening them raises."""
-
-    def __init__(self, datasets):
-        self.datasets, self.asked = datasets, []
-
-    def load_dataset(self, name, config, *, split, streaming):
-        self.asked.append((name, config, split, streaming))
-        rows = self.datasets[name]
-        if isinstance(rows, Exception):
-            raise rows
-        return IterableDataset.from_generator(lambda: iter(rows))
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    rows = [{"id": i, "text": f"text {i}"} for i in range(20)]
-    fake = FakeHub({"a/b": rows})
-    monkeypatch.setattr(hub_corpora, "load_dataset", fake.load_dataset)
-    monkeypatch.setattr(HfApi, "dataset_info", lambda *_args, **_kwargs: None)
-    return fake
 
 
 @pytest.fixture
@@ -246,11 +223,6 @@ def test_the_digest_is_of_the_bytes_of_a_file_and_of_the_name_on_the_hub(local):
     Path(local).write_text("something else")
     assert corpus_digest(local) != before
     assert corpus_digest("hub:a/b#c") == "hub:a/b#c"
-
-
-def test_a_hub_source_is_refused_where_a_file_is_needed():
-    with pytest.raises(UserError, match=r"'hub:a/b' is streamed from the hub, which serves training only"):
-        load_corpus_sources(["hub:a/b"])
 
 
 def test_the_activation_store_takes_a_streamed_corpus(hub, tiny):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import asdict
 from string import ascii_lowercase
 
 import pytest
 import torch
+from made_records import native_record
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 from sae_lens_contrastive.data.questions import Question
@@ -41,7 +41,7 @@ def _questions(model, domain, stem, n):
         options = rng.sample(ascii_lowercase, 4)
         options.sort(key=lambda option: -logits[encode_text(model.tokenizer, option)[0]])
         questions.append(
-            Question(
+            Question.with_distractors(
                 id=f"{domain}/key/{i}",
                 domain=domain,
                 relation="key",
@@ -59,7 +59,7 @@ def _questions(model, domain, stem, n):
 def files(tmp_path, forget_questions, retain_questions):
     """A folder with question files and corpora of both sides."""
     for name, questions in (("forget", forget_questions), ("retain", retain_questions)):
-        _write_jsonl(tmp_path / f"{name}.jsonl", [asdict(question) for question in questions])
+        _write_jsonl(tmp_path / f"{name}.jsonl", [native_record(question) for question in questions])
         _write_jsonl(
             tmp_path / f"{name}_corpus.jsonl",
             [{"id": q.id, "domain": q.domain, "entities": [q.entity], "text": f"{q.stems[0]}.."} for q in questions],

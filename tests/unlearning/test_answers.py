@@ -17,7 +17,7 @@ FEATURES = [5, 17, 2, 40]
 def questions():
     """Stems of many lengths; the first ones have a second phrasing."""
     return [
-        Question(
+        Question.with_distractors(
             id=f"q/{i}",
             domain="q",
             relation="r",

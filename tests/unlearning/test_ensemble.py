@@ -1,8 +1,9 @@
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
+from made_records import native_record
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
 
@@ -99,7 +100,7 @@ def test_members_that_each_catch_half_forget_more_together(tiny, make_spec, file
     second = "X"
     kept = _known_under(tiny, forget_questions, second)
     halves = [*forget_questions, *kept]
-    (files / "forget.jsonl").write_text("\n".join(json.dumps(asdict(question)) for question in halves))
+    (files / "forget.jsonl").write_text("\n".join(json.dumps(native_record(question)) for question in halves))
     documents = [{"id": q.id, "domain": q.domain, "entities": [q.entity], "text": f"{q.stems[0]}.."} for q in halves]
     (files / "forget_corpus.jsonl").write_text("\n".join(json.dumps(document) for document in documents))
     other = _detector_of(tiny, planted, second)
@@ -118,9 +119,9 @@ def _known_under(model, questions, stem):
         logits = model(tokens)[0, -1]
     known = []
     for q in questions:
-        answer, *rest = sorted(q.options, key=lambda option: -logits[encode_text(model.tokenizer, option)[0]])
+        best_first = sorted(q.options, key=lambda option: -logits[encode_text(model.tokenizer, option)[0]])
         changes = {"id": f"{q.id}/{stem}", "entity": f"{q.entity}{stem}", "stems": (stem,)}
-        known.append(replace(q, **changes, answer=answer, distractors=tuple(rest)))
+        known.append(replace(q, **changes, options=tuple(best_first), answer_index=0))
     return known
 
 

@@ -1,5 +1,4 @@
 from itertools import permutations
-from unittest.mock import MagicMock
 
 import pytest
 from tokenizers.models import BPE
@@ -21,7 +20,16 @@ def ids(tokenizer, text):
 
 
 def question(answer, *distractors, stems=("The key is",)):
-    return Question("k/1", "k", "key", "K", stems, answer, distractors, "select")
+    return Question.with_distractors(
+        id="k/1",
+        domain="k",
+        relation="key",
+        entity="K",
+        stems=stems,
+        answer=answer,
+        distractors=distractors,
+        split="select",
+    )
 
 
 def scored_texts(tokenizer, prompts, n_options):
@@ -207,9 +215,7 @@ def gemma():
 
 def published(domain, stem, options, answer_index):
     """A question whose options are listed in the published order."""
-    asked = MagicMock(spec=Question, domain=domain, stems=(stem,), answer_index=answer_index)
-    asked.options = options
-    return asked
+    return Question(f"{domain}/0", domain, "question", f"{domain}/0", (stem,), options, answer_index, "select")
 
 
 @pytest.mark.parametrize(
@@ -247,7 +253,7 @@ def test_orders_of_options_are_permutations_and_a_letter_counts_for_what_it_list
 
 def test_few_options_have_few_orders(gemma):
     spec = PromptSpec.model_validate({**SAEBENCH, "n_orders": 24})
-    assert len(PromptWriter(gemma, spec).prompts([published("d", "s", ("one", "two"), 0)])) == 2
+    assert len(PromptWriter(gemma, spec).prompts([published("d", "s", ("one", "one"), 0)])) == 2
 
 
 def test_a_letter_form_of_several_tokens_is_refused(tokenizer):

@@ -25,7 +25,7 @@ def setting(forget, retain, *, n_features=10, multiplier=20.0, threshold=0.01, n
 
 
 def question(entity, n_distractors=3):
-    return Question(
+    return Question.with_distractors(
         id=entity + str(n_distractors),
         domain="d",
         relation="r",
