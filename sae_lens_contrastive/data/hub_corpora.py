@@ -51,7 +51,7 @@ class HubCorpus(HubDataset):
             text = row[self.column]
             if not isinstance(text, str) or not text.strip() or (named and named.search(text)):
                 continue
-            documents.append(Document(f"{self.source}/{number}", self.subset, (), text.strip()))
+            documents.append(Document(f"{self.source}/{number}", self.subset, (), text))
             n_characters += len(text)
             if n_characters >= max_characters:
                 break

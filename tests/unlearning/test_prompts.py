@@ -1,9 +1,10 @@
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 from tokenizers.models import BPE
 
-from sae_lens_contrastive.config import parse_config
+from sae_lens_contrastive.config import load_yaml, parse_config
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.models.embedded import byte_tokenizer
@@ -191,14 +192,11 @@ GEMMA_CHAT_TEMPLATE = (
     "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"
 )
-SAEBENCH = {
-    "style": "letter",
-    "chat": True,
-    "template": "The following are multiple choice questions (with answers) about {subject}.\n{stem}\n{options}",
-    "subjects": {"wmdp-bio": "biology"},
-    "answer_start": "Answer: (",
-    "letter_forms": ["{letter}", " {letter}"],
-}
+SAEBENCH = load_yaml(Path(__file__).parents[2] / "evals" / "wmdp_bio_gemma_2_2b_it.yaml")["prompt"]
+
+
+def saebench(**changes):
+    return PromptSpec.model_validate({**SAEBENCH, **changes})
 
 
 @pytest.fixture
@@ -225,7 +223,7 @@ def published(domain, stem, options, answer_index):
 def test_the_prompt_of_saebench_is_written_to_the_token(gemma, domain, subject):
     # The last option ends in a space, which Gemma's chat template would trim.
     asked = published(domain, "Which {stem}?", ("one", "{options}", "three", "four "), 2)
-    (prompt,) = PromptWriter(gemma, PromptSpec.model_validate(SAEBENCH), packed=True).prompts([asked])
+    (prompt,) = PromptWriter(gemma, saebench(n_orders=1), packed=True).prompts([asked])
     text = (
         "<bos><start_of_turn>user\n"
         f"The following are multiple choice questions (with answers) about {subject}.\n"
@@ -239,7 +237,7 @@ def test_the_prompt_of_saebench_is_written_to_the_token(gemma, domain, subject):
 
 
 def test_orders_of_options_are_permutations_and_a_letter_counts_for_what_it_lists(gemma):
-    spec = PromptSpec.model_validate({**SAEBENCH, "n_orders": 24, "letter_forms": ["{letter}"]})
+    spec = saebench(letter_forms=["{letter}"])
     options = ("one", "two", "three", "four")
     prompts = PromptWriter(gemma, spec).prompts([published("d", "s", options, 2)])
     assert [prompt.order for prompt in prompts] == list(range(24))
@@ -252,13 +250,13 @@ def test_orders_of_options_are_permutations_and_a_letter_counts_for_what_it_list
 
 
 def test_few_options_have_few_orders(gemma):
-    spec = PromptSpec.model_validate({**SAEBENCH, "n_orders": 24})
+    spec = saebench()
     assert len(PromptWriter(gemma, spec).prompts([published("d", "s", ("one", "one"), 0)])) == 2
 
 
 def test_a_letter_form_of_several_tokens_is_refused(tokenizer):
     with pytest.raises(UserError, match=r"prompt\.letter_forms: ' {letter}' with the letters AB does not give single"):
-        PromptWriter(tokenizer, PromptSpec.model_validate(SAEBENCH)).prompts([published("d", "s", ("a", "b"), 0)])
+        PromptWriter(tokenizer, saebench(n_orders=1)).prompts([published("d", "s", ("a", "b"), 0)])
 
 
 def test_the_answer_start_follows_the_prompt_in_both_styles(tokenizer):
