@@ -1,0 +1,99 @@
+"""A model with an edit in place, run whole, so that its weights may change and gradients reach all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from sae_lens_contrastive.interventions import Intervention, check_editable, edit_residual
+from sae_lens_contrastive.models.residual import n_blocks_below, only_positions
+from sae_lens_contrastive.unlearning.batching import editable_tokens, pad_right
+from sae_lens_contrastive.unlearning.corpus import mask_right
+from sae_lens_contrastive.unlearning.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is done to which features."""
+
+    sae: Any
+    """SAE, or ensemble, that has the features."""
+    features: tuple[int, ...]
+    """Features to edit."""
+    intervention: Intervention
+    """What is done to them, fitted where it needs that."""
+    special_tokens: bool = False
+    """Whether special tokens are edited too; position 0 never is."""
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Sequences padded on the right."""
+
+    tokens: Int[Tensor, "batch pos"]
+    """Token ids."""
+    editable: Bool[Tensor, "batch pos"]
+    """Tokens that an edit may change."""
+    counted: Bool[Tensor, "batch pos"]
+    """Tokens that have a say in a gate."""
+
+
+class EditedModel:
+    """A model under an edit at a residual-stream hook, with its present weights; without an edit, the model itself.
+
+    Raises `UserError` for an SAE that cannot be edited, `ConfigError` for a hook off the residual stream.
+    """
+
+    def __init__(self, model: Any, hook_name: str, edit: Edit | None = None) -> None:
+        n_blocks_below(hook_name, model)
+        if edit is not None:
+            check_editable(edit.sae)
+        self.model = model
+        self.hook_name = hook_name
+        self.edit = edit
+        self.special = set(model.tokenizer.all_special_ids)
+
+    def batch(self, sequences: Sequence[Sequence[int]], n_asked: Sequence[int]) -> TokenBatch:
+        """Pad sequences; of each, the editable ones of the first `n_asked` tokens have a say in a gate."""
+        tokens = pad_right(sequences, self.model)
+        spared = set() if self.edit is not None and self.edit.special_tokens else self.special
+        editable = [editable_tokens(sequence, spared) for sequence in sequences]
+        counted = [row[:n] for row, n in zip(editable, n_asked, strict=True)]
+        return TokenBatch(tokens, mask_right(editable, tokens), mask_right(counted, tokens))
+
+    def edited(self, residual: Float[Tensor, "batch pos d_model"], batch: TokenBatch) -> Tensor:
+        """Residual stream at the hook after the edit."""
+        if self.edit is None:
+            return residual
+        edit = self.edit
+        return edit_residual(edit.sae, residual, edit.features, edit.intervention, batch.editable, batch.counted)
+
+    def logits(self, batch: TokenBatch, positions: Bool[Tensor, "batch pos"]) -> Float[Tensor, "n_positions d_vocab"]:
+        """Next-token logits at the chosen positions, row by row, differentiable in the model's weights."""
+
+        def hook(residual: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 - the host passes hook by name
+            return self.edited(residual, batch)
+
+        with only_positions(self.model.unembed, positions):
+            logits = self.model.run_with_hooks(batch.tokens, fwd_hooks=[(self.hook_name, hook)])
+        return logits.reshape(-1, logits.shape[-1])
+
+    def spot_log_probs(self, prompts: Sequence[Prompt]) -> list[Float[Tensor, " n_spots"]]:
+        """Log-probabilities, in nats, of the spots of prompts without branches."""
+        batch = self.batch([prompt.tokens for prompt in prompts], [prompt.n_asked for prompt in prompts])
+        spots = [(row, spot) for row, prompt in enumerate(prompts) for spot in prompt.spots]
+        device = batch.tokens.device
+        where = torch.tensor([(row, spot.position) for row, spot in spots], device=device).T
+        positions = torch.zeros_like(batch.tokens, dtype=torch.bool)
+        positions[where[0], where[1]] = True
+        logits = self.logits(batch, positions).float()
+        # Logits come row by row; the running count of the mask is the place of each among them.
+        place = (positions.flatten().cumsum(0) - 1).view(positions.shape)[where[0], where[1]]
+        targets = torch.tensor([spot.token for _, spot in spots], device=device)
+        values = logits[place, targets] - logits.logsumexp(dim=-1)[place]
+        return list(values.split([len(prompt.spots) for prompt in prompts]))

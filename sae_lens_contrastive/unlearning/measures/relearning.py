@@ -1,0 +1,195 @@
+"""How fast forgotten knowledge returns when the model is fine-tuned on a little of it with the edit in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+from tqdm import tqdm
+
+from sae_lens_contrastive.config import StrictModel
+from sae_lens_contrastive.data.questions import Question
+from sae_lens_contrastive.unlearning.batching import batches_by_length
+from sae_lens_contrastive.unlearning.measures.edited_model import Edit, EditedModel
+from sae_lens_contrastive.unlearning.prompts import Prompt, PromptSpec, PromptWriter
+
+
+class RelearningOptions(StrictModel):
+    """The fine-tuning."""
+
+    n_examples: PositiveInt = 8
+    """Forget questions, chosen at random among the `select` ones, on whose answers the model is trained."""
+    n_steps: PositiveInt = 32
+    """Steps; each takes all examples."""
+    lr: PositiveFloat = 2e-5
+    """Learning rate of AdamW, whose steps add up in float32 whatever the model's precision."""
+
+
+class RelearningResult(StrictModel):
+    """Accuracy on held-out forget questions while the model relearns others, under the edit throughout."""
+
+    n_examples: int
+    """Questions trained on."""
+    n_questions: int
+    """Held-out questions asked."""
+    unedited_accuracy: float
+    """Share that the model answers right without edit and training."""
+    steps: list[int]
+    """Training steps taken: 0, powers of two, and the last."""
+    accuracy: list[float]
+    """Share of the held-out questions answered right after each of these numbers of steps."""
+    loss: list[float]
+    """Mean over examples of -log p(answer | question) then, in nats."""
+
+
+def relearning(
+    model: Any,
+    hook_name: str,
+    edit: Edit,
+    examples: Sequence[Question],
+    questions: Sequence[Question],
+    prompt: PromptSpec,
+    options: RelearningOptions,
+    *,
+    seed: int,
+    batch_tokens: int = 2048,
+    title: str = "relearning",
+) -> RelearningResult:
+    """Train all weights on a few of `examples` by AdamW and follow the accuracy on `questions`.
+
+    Questions are put, and answers scored, as in the evaluation: first phrasing, published order. The model's weights
+    are afterwards what they were before, also after an error or an interruption.
+    """
+    pooling = prompt.pooling
+    chosen = np.random.default_rng(seed).permutation(len(examples))[: options.n_examples]
+    trained = _answers_only([examples[i] for i in chosen], _plain_prompts(model, [examples[i] for i in chosen], prompt))
+    asked = _plain_prompts(model, questions, prompt)
+    unedited = _accuracy(EditedModel(model, hook_name), questions, asked, pooling, batch_tokens)
+    edited = EditedModel(model, hook_name, edit)
+    steps, accuracy, losses = _reported_steps(options.n_steps), [], []
+    with trainable_weights(model) as weights, tqdm(total=options.n_steps, desc=title, unit="step") as progress:
+        # In half precision most steps of this size would be rounded away.
+        masters = [weight if weight.dtype == torch.float32 else weight.detach().float() for weight in weights]
+        optimizer = torch.optim.AdamW(masters, lr=options.lr, weight_decay=0.0)
+        for step in range(options.n_steps + 1):
+            loss, gradients = _loss(edited, trained, pooling, weights, batch_tokens)
+            if step in steps:
+                accuracy.append(_accuracy(edited, questions, asked, pooling, batch_tokens))
+                losses.append(loss)
+            if step < options.n_steps:
+                _take_step(optimizer, weights, masters, gradients)
+                progress.update()
+    return RelearningResult(
+        n_examples=len(trained),
+        n_questions=len(questions),
+        unedited_accuracy=unedited,
+        steps=steps,
+        accuracy=accuracy,
+        loss=losses,
+    )
+
+
+@contextmanager
+def trainable_weights(model: Any) -> Iterator[list[torch.nn.Parameter]]:
+    """Weights that may change inside the block and are exactly as before after it, however it ends."""
+    weights = [weight for weight in model.parameters() if weight.is_floating_point()]
+    flags = [weight.requires_grad for weight in weights]
+    gradients = [weight.grad for weight in weights]
+    kept = [weight.detach().to("cpu", copy=True) for weight in weights]
+    try:
+        for weight in weights:
+            weight.requires_grad_(True)
+            weight.grad = None
+        yield weights
+    finally:
+        with torch.no_grad():
+            for weight, value, flag, gradient in zip(weights, kept, flags, gradients, strict=True):
+                weight.copy_(value)
+                weight.requires_grad_(flag)
+                weight.grad = gradient
+
+
+@torch.no_grad()
+def _take_step(
+    optimizer: torch.optim.Optimizer,
+    weights: Sequence[torch.nn.Parameter],
+    masters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+) -> None:
+    for master, gradient in zip(masters, gradients, strict=True):
+        master.grad = gradient.to(master.dtype)
+    optimizer.step()
+    for weight, master in zip(weights, masters, strict=True):
+        if weight is not master:
+            weight.copy_(master)
+
+
+def _reported_steps(n_steps: int) -> list[int]:
+    return sorted({0, *(2**k for k in range(n_steps.bit_length())), n_steps})
+
+
+def _plain_prompts(model: Any, questions: Sequence[Question], spec: PromptSpec) -> list[Prompt]:
+    """First phrasing in the published order, one sequence per distinct ending."""
+    first_phrasings = [replace(question, stems=question.stems[:1]) for question in questions]
+    prompts = PromptWriter(model.tokenizer, spec).prompts(first_phrasings)
+    return [prompt for prompt in prompts if prompt.order == 0]
+
+
+def _answers_only(questions: Sequence[Question], prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts that hold the right answers, without what is scored for other options."""
+    answers = []
+    for prompt in prompts:
+        right = questions[prompt.question].answer_index
+        if spots := [spot for spot in prompt.spots if spot.option == right]:
+            answers.append(replace(prompt, spots=spots))
+    return answers
+
+
+def _loss(
+    edited: EditedModel,
+    prompts: Sequence[Prompt],
+    pooling: str,
+    weights: Sequence[torch.nn.Parameter],
+    batch_tokens: int,
+) -> tuple[float, list[Tensor]]:
+    """Mean of -log p(answer | question) over examples, and its gradients."""
+    total, gradients = 0.0, [torch.zeros_like(weight) for weight in weights]
+    for batch in batches_by_length([len(prompt.tokens) for prompt in prompts], batch_tokens):
+        values = edited.spot_log_probs([prompts[i] for i in batch])
+        loss = -torch.stack([_pooled(value, pooling) for value in values]).sum() / len(prompts)
+        total += loss.item()
+        # Not backward: that would leave gradients on the SAE's own weights.
+        parts = torch.autograd.grad(loss, weights, allow_unused=True)
+        for gradient, part in zip(gradients, parts, strict=True):
+            if part is not None:
+                gradient += part
+    return total, gradients
+
+
+@torch.no_grad()
+def _accuracy(
+    edited: EditedModel, questions: Sequence[Question], prompts: Sequence[Prompt], pooling: str, batch_tokens: int
+) -> float:
+    log_probs: dict[tuple[int, int], list[Tensor]] = {}
+    for batch in batches_by_length([len(prompt.tokens) for prompt in prompts], batch_tokens):
+        for i, values in zip(batch, edited.spot_log_probs([prompts[i] for i in batch]), strict=True):
+            for spot, value in zip(prompts[i].spots, values.cpu(), strict=True):
+                log_probs.setdefault((prompts[i].question, spot.option), []).append(value)
+    n_right = 0
+    for index, question in enumerate(questions):
+        scores = [
+            _pooled(torch.stack(log_probs[index, option]), pooling).item() for option in range(len(question.options))
+        ]
+        n_right += scores.index(max(scores)) == question.answer_index
+    return n_right / len(questions)
+
+
+def _pooled(values: Float[Tensor, " n_spots"], pooling: str) -> Float[Tensor, ""]:
+    return values.max() if pooling == "max" else values.sum()
