@@ -11,6 +11,7 @@ from sae_lens_contrastive.interventions.editing import check_editable as check_e
 from sae_lens_contrastive.interventions.editing import decoder_rows as decoder_rows
 from sae_lens_contrastive.interventions.editing import edit_residual as edit_residual
 from sae_lens_contrastive.interventions.editing import feature_acts as feature_acts
+from sae_lens_contrastive.interventions.editing import tokens_at_once as tokens_at_once
 from sae_lens_contrastive.interventions.gated import FittedGated as FittedGated
 from sae_lens_contrastive.interventions.gated import Gated as Gated
 from sae_lens_contrastive.interventions.hot_token import HotTokenClamp as HotTokenClamp

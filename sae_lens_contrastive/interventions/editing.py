@@ -15,6 +15,9 @@ from torch import Tensor
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.interventions.base import Intervention, TokenTable
 
+_MAX_ACTIVATIONS = 2**24
+"""Activations held at once: encoding makes several tensors of this size."""
+
 _NOT_LINEAR_AT_ONE_TOKEN = {
     "temporal": "its activations depend on the whole sequence",
     "transcoder": "it writes to another hook than it reads",
@@ -50,12 +53,18 @@ def decoder_rows(sae: Any, features: Sequence[int]) -> Float[Tensor, "n_selected
     return rows
 
 
+def tokens_at_once(sae: Any, batch: int) -> int:
+    """How many tokens to encode at once: `batch`, or fewer where the dictionary is wide."""
+    return max(1, min(batch, _MAX_ACTIVATIONS // int(sae.cfg.d_sae)))
+
+
 def feature_acts(
     sae: Any, residual: Float[Tensor, "n_tokens d_in"], features: Sequence[int], batch: int = 4096
 ) -> Float[Tensor, "n_tokens n_selected"]:
     """Activations of chosen features in float32, encoded batch by batch: without gradients full ones never pile up."""
     chosen = torch.tensor(list(features), dtype=torch.long, device=sae.W_dec.device)
-    acts = [sae.encode(part.to(sae.W_dec.device, sae.W_dec.dtype))[:, chosen] for part in residual.split(batch)]
+    parts = residual.split(tokens_at_once(sae, batch))
+    acts = [sae.encode(part.to(sae.W_dec.device, sae.W_dec.dtype))[:, chosen] for part in parts]
     return torch.cat(acts).to(residual.device, torch.float32)
 
 

@@ -10,10 +10,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.interventions import decoder_rows
-
-_MAX_ACTIVATIONS = 2**24
-"""Activations held at once: encoding makes several tensors of this size."""
+from sae_lens_contrastive.interventions import decoder_rows, tokens_at_once
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +63,7 @@ def corpus_statistics(
     n_fired = torch.zeros(d_sae, dtype=torch.int64, device=device)
     sums = torch.zeros(3, d_sae, dtype=torch.float64, device=device)
     rows = None if gradients is None else decoder_rows(sae, range(d_sae))
-    step = max(1, min(batch, _MAX_ACTIVATIONS // d_sae))
+    step = tokens_at_once(sae, batch)
     for start in range(0, n_tokens, step):
         acts = sae.encode(residuals[start : start + step].to(device, sae.W_dec.dtype))
         # Few features fire on a token: to add up those alone is several times faster than whole columns.

@@ -17,6 +17,7 @@ from sae_lens_contrastive.interventions import (
     check_editable,
     decoder_rows,
     edit_residual,
+    editing,
     feature_acts,
 )
 
@@ -92,6 +93,16 @@ def test_activations_do_not_depend_on_the_batch(sae, residual):
     tokens = residual.flatten(0, 1)
     expected = sae.encode(tokens)[:, FEATURES].detach()
     torch.testing.assert_close(feature_acts(sae, tokens, FEATURES, batch=4), expected)
+
+
+def test_a_wide_dictionary_is_encoded_in_small_batches(residual, monkeypatch):
+    sae, tokens = _saes()["topk"], residual.flatten(0, 1)
+    expected = feature_acts(sae, tokens, FEATURES)
+    seen, encode = [], sae.encode
+    monkeypatch.setattr(sae, "encode", lambda x: seen.append(len(x)) or encode(x))
+    monkeypatch.setattr(editing, "_MAX_ACTIVATIONS", 4 * D_SAE)
+    torch.testing.assert_close(feature_acts(sae, tokens, FEATURES), expected)
+    assert seen == [4, 4, 4, 3]
 
 
 def test_a_bfloat16_residual_keeps_its_type(residual):

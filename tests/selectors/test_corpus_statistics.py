@@ -4,7 +4,8 @@ from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
 
 from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.selectors import corpus_statistics, statistics
+from sae_lens_contrastive.interventions import editing
+from sae_lens_contrastive.selectors import corpus_statistics
 
 # Features read x_0, x_1 and -x_0; what they write is told apart by the gradients below.
 RESIDUALS = torch.tensor([[1.0, 1.0], [2.0, -1.0], [1.0, 0.0], [-1.0, 0.0]])
@@ -69,10 +70,10 @@ def test_a_wide_dictionary_is_encoded_in_small_batches(sae, monkeypatch):
     seen = []
     encode = sae.encode
     monkeypatch.setattr(sae, "encode", lambda x: seen.append(len(x)) or encode(x))
-    monkeypatch.setattr(statistics, "_MAX_ACTIVATIONS", 8)
+    monkeypatch.setattr(editing, "_MAX_ACTIVATIONS", 8)
     found = corpus_statistics(sae, RESIDUALS, GRADIENTS)
     assert seen == [2, 2]  # 2 tokens of 3 features; 3 tokens would be 9 activations
     assert torch.equal(found.mean_square, expected.mean_square)
-    monkeypatch.setattr(statistics, "_MAX_ACTIVATIONS", 2)
+    monkeypatch.setattr(editing, "_MAX_ACTIVATIONS", 2)
     corpus_statistics(sae, RESIDUALS)
     assert seen[2:] == [1, 1, 1, 1]
