@@ -39,17 +39,18 @@ def n_blocks_below(hook_name: str, model: Any) -> int:
 
 @torch.no_grad()
 def residual_at_hook(
-    model: Any, hook_name: str, tokens: Int[Tensor, "batch pos"]
+    model: Any, hook_name: str, tokens: Int[Tensor, "batch pos"], **inputs: Any
 ) -> Float[Tensor, "batch pos d_model"]:
     """Residual stream at the hook; the blocks above the hook's own do not run.
 
-    Pad on the right: attention is causal, so pads change nothing before them.
+    Pad on the right: attention is causal, so pads change nothing before them. Further `inputs`, such as a mask, go to
+    the model.
     """
     n_blocks_below(hook_name, model)
     # The hook's own block must run, even for the hook at its entry.
     n_run = int(hook_name.split(".")[1]) + 1
     stop_at_layer = n_run if n_run < model.cfg.n_layers else None
-    _, cache = model.run_with_cache(tokens, names_filter=[hook_name], stop_at_layer=stop_at_layer)
+    _, cache = model.run_with_cache(tokens, names_filter=[hook_name], stop_at_layer=stop_at_layer, **inputs)
     return cache[hook_name]
 
 
@@ -68,13 +69,13 @@ class ModelAboveHook:
         positions: Bool[Tensor, "batch pos"],
     ) -> Float[Tensor, "n_positions d_vocab"]:
         """Next-token logits at the chosen positions, row by row; only these are unembedded."""
-        with _only_positions(self.model.unembed, positions):
+        with only_positions(self.model.unembed, positions):
             if self.n_below == 0:
                 # No block below to take the residual from: put it in at the hook.
                 given = [(self.hook_name, lambda _value, hook: residual)]  # noqa: ARG005 - the host passes hook by name
                 logits = self.model.run_with_hooks(tokens, fwd_hooks=given)
             elif isinstance(self.model, HookedBridge):
-                with _blocks_replaced(self.model.blocks[: self.n_below], residual):
+                with blocks_replaced(self.model.blocks[: self.n_below], residual):
                     logits = self.model(tokens)
             else:
                 logits = self.model(residual, start_at_layer=self.n_below)
@@ -82,7 +83,9 @@ class ModelAboveHook:
 
 
 @contextmanager
-def _only_positions(unembed: nn.Module, positions: Bool[Tensor, "batch pos"]) -> Iterator[None]:
+def only_positions(unembed: nn.Module, positions: Bool[Tensor, "batch pos"]) -> Iterator[None]:
+    """Unembed the chosen positions alone, as one row."""
+
     def gather(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (args[0][positions].unsqueeze(0), *args[1:])
 
@@ -94,7 +97,7 @@ def _only_positions(unembed: nn.Module, positions: Bool[Tensor, "batch pos"]) ->
 
 
 @contextmanager
-def _blocks_replaced(blocks: Any, residual: Tensor) -> Iterator[None]:
+def blocks_replaced(blocks: Any, residual: Tensor) -> Iterator[None]:
     """Let the blocks below the hook pass the given residual on, so that the host's own forward runs the rest.
 
     The host keeps its masks, rotary embeddings, layer indices and final norm; nothing of it is written again.

@@ -24,6 +24,9 @@ from sae_lens_contrastive.unlearning.batching import (
     pad_right,
 )
 
+Allocate = Callable[..., Tensor]
+"""Makes a tensor as `torch.empty` does, from sizes and a dtype."""
+
 _SAEBENCH_CHUNKS = 20
 
 
@@ -125,9 +128,9 @@ def packed_contexts(tokenizer: Any, texts: Iterable[str], context_size: int, max
 
 
 def corpus_activations(
-    model: Any, hook_name: str, contexts: Contexts, *, batch_tokens: int, title: str
+    model: Any, hook_name: str, contexts: Contexts, *, batch_tokens: int, title: str, allocate: Allocate = torch.empty
 ) -> CorpusActivations:
-    """Residual stream at the hook on the tokens that count.
+    """Residual stream at the hook on the tokens that count, in a tensor that `allocate` makes.
 
     Raises `UserError` if no token counts, `ConfigError` if a context exceeds the model's.
     """
@@ -135,11 +138,12 @@ def corpus_activations(
     def residual(tokens: Int[Tensor, "batch pos"], _counted: Bool[Tensor, "batch pos"]) -> Tensor:
         return residual_at_hook(model, hook_name, tokens)
 
-    return CorpusActivations(contexts, _on_counted_tokens(model, contexts, residual, batch_tokens, "reading", title))
+    rows = _on_counted_tokens(model, contexts, residual, batch_tokens, "reading", title, allocate)
+    return CorpusActivations(contexts, rows)
 
 
 def corpus_gradients(
-    model: Any, hook_name: str, contexts: Contexts, *, batch_tokens: int, title: str
+    model: Any, hook_name: str, contexts: Contexts, *, batch_tokens: int, title: str, allocate: Allocate = torch.empty
 ) -> Float[Tensor, "n_tokens d_in"]:
     """dL/dresid at the hook in the order of `corpus_activations`; L is the loss of the token's own context.
 
@@ -155,23 +159,7 @@ def corpus_gradients(
             loss = torch.nn.functional.cross_entropy(logits, tokens[counted], reduction="sum")
             return torch.autograd.grad(loss, residual)[0]
 
-    return _on_counted_tokens(model, contexts, gradient, batch_tokens, "gradients on", title)
-
-
-def corpus_residuals(
-    model: Any,
-    hook_name: str,
-    texts: Iterable[str],
-    *,
-    context_size: int,
-    max_tokens: int,
-    batch_tokens: int = 4096,
-    title: str = "corpus",
-) -> Float[Tensor, "n_tokens d_in"]:
-    """Residual stream at the hook on the first `max_tokens` tokens that count, read by document."""
-    check_fits_context(context_size, model, "context_size", "Set a smaller context_size.")
-    contexts = document_contexts(model.tokenizer, texts, context_size, max_tokens)
-    return corpus_activations(model, hook_name, contexts, batch_tokens=batch_tokens, title=title).residuals
+    return _on_counted_tokens(model, contexts, gradient, batch_tokens, "gradients on", title, allocate)
 
 
 def mask_right(rows: Sequence[Sequence[bool]], like: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"]:
@@ -206,6 +194,7 @@ def _on_counted_tokens(
     batch_tokens: int,
     what: str,
     title: str,
+    allocate: Allocate,
 ) -> Float[Tensor, "n_tokens d_in"]:
     """Rows of `values` at the tokens that count, in the order of the contexts."""
     if contexts.n_tokens == 0:
@@ -221,7 +210,7 @@ def _on_counted_tokens(
             counted = mask_right([contexts.counted[i] for i in batch], tokens)
             rows = values(tokens, counted)[counted].cpu()
             if result.numel() == 0:
-                result = torch.empty((contexts.n_tokens, rows.shape[-1]), dtype=rows.dtype)
+                result = allocate(contexts.n_tokens, rows.shape[-1], dtype=rows.dtype)
             for i, part in zip(batch, rows.split([counts[i] for i in batch]), strict=True):
                 result[starts[i] : starts[i + 1]] = part
             progress.update(len(rows))

@@ -6,39 +6,25 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
-from sae_lens_contrastive.data.questions import Question, domains_of
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, write_json
-from sae_lens_contrastive.models import check_hook, load_model
+from sae_lens_contrastive.models import check_hook, load_model, model_digest
+from sae_lens_contrastive.unlearning.answer_store import AnswerStore
 from sae_lens_contrastive.unlearning.ensemble import Ensemble
-from sae_lens_contrastive.unlearning.output import (
-    CauseOfZero,
-    HeldOut,
-    MemberFeatures,
-    Provenance,
-    SettingResult,
-    UnlearningResult,
-)
-from sae_lens_contrastive.unlearning.score import (
-    bootstrap_ci95,
-    cause_of_zero,
-    choose_setting,
-    forgetting,
-    mean_chance,
-    unlearning_score,
-)
+from sae_lens_contrastive.unlearning.held_out import held_out_report, unedited_report
+from sae_lens_contrastive.unlearning.output import MemberFeatures, Provenance, SettingResult, UnlearningResult
+from sae_lens_contrastive.unlearning.score import cause_of_zero, choose_setting, n_passing, unlearning_score
 from sae_lens_contrastive.unlearning.shared import HookData
 from sae_lens_contrastive.unlearning.spec import EvalInputs, EvalSpec, check_spec
 from sae_lens_contrastive.unlearning.subject import SaeUnderTest, check_sae, load_sae
-from sae_lens_contrastive.unlearning.sweep import accuracy, build_intervention, sweep
+from sae_lens_contrastive.unlearning.sweep import SweptSetting, sweep
 
 RESULTS_FILE = "results.json"
 
@@ -51,9 +37,10 @@ def evaluate_saes(
 ) -> list[UnlearningResult]:
     """Evaluate SAEs and return their results in the given order.
 
-    With `out`, each result is saved as `<name>.json` as soon as it is there, and all of them as
-    `results.json`; a saved result is used again if SAE, specification, data and package versions are the
-    same. `model` spares loading `spec.model`, which it must be.
+    With `out`, each result is saved as `<name>.json` as soon as it is there, and all of them as `results.json`; a saved
+    result is used again if SAE, model, specification, data and package versions are the same. Answers under single
+    settings are saved as well, in `<name>.answers.json`, so that a killed evaluation goes on where it stopped. `model`
+    spares loading `spec.model`, which it must be.
 
     Raises `UserError`, before the model loads, for an input that cannot be read, an SAE that cannot be loaded
     or edited or has weights that are not finite; after it, for a hook or width that the model lacks.
@@ -61,26 +48,29 @@ def evaluate_saes(
     _check_names(saes)
     inputs = check_spec(spec)
     facts = {name: check_sae(name, subject, spec.device) for name, subject in saes.items()}
+    for name, fact in facts.items():
+        _check_random_baseline(name, fact.d_sae, spec)
+    model = load_model(spec.model, device=spec.device, dtype=spec.dtype) if model is None else model
+    for name in saes:
+        check_hook(model, facts[name].hook_name, facts[name].d_in)
     versions = {package: version(package) for package in _PACKAGES}
-    provenance = {
-        name: Provenance(sae_sha256=fact.sha256, spec_sha256=inputs.digest, versions=versions)
-        for name, fact in facts.items()
-    }
-    results = {
-        name: saved
-        for name, subject in saes.items()
-        if out is not None and (saved := _saved(out, name, subject, provenance[name])) is not None
-    }
-    pending = [name for name in saes if name not in results]
-    if pending:
-        model = load_model(spec.model, device=spec.device, dtype=spec.dtype) if model is None else model
-        for name in pending:
-            check_hook(model, facts[name].hook_name, facts[name].d_in)
+    model_sha256 = model_digest(model)
+    results: dict[str, UnlearningResult] = {}
+    pending: dict[str, Provenance] = {}
+    for name, subject in saes.items():
+        provenance = Provenance(
+            sae_sha256=facts[name].sha256, model_sha256=model_sha256, spec_sha256=inputs.digest, versions=versions
+        )
+        saved = None if out is None else _saved(out, name, subject, provenance)
+        if saved is None:
+            pending[name] = provenance
+        else:
+            results[name] = saved
     for hook_name in dict.fromkeys(facts[name].hook_name for name in pending):
-        shared = HookData(model, hook_name, spec, inputs)
-        for name in pending:
+        data = HookData(model, hook_name, spec, inputs)
+        for name, provenance in pending.items():
             if facts[name].hook_name == hook_name:
-                results[name] = _evaluate(name, saes[name], shared, provenance[name])
+                results[name] = _evaluate(name, saes[name], data, provenance, out)
                 if out is not None:
                     write_json(out / f"{name}.json", results[name].model_dump())
     ordered = [results[name] for name in saes]
@@ -101,7 +91,8 @@ def selection_data(model: Any, hook_name: str, spec: EvalSpec, inputs: EvalInput
         near_questions=[],
     )
     data = HookData(model, hook_name, spec, select_only)
-    for side, evaluator in (("forget", data.forget["select"]), ("retain", data.retain["select"])):
+    for side in ("forget", "retain"):
+        evaluator = data.evaluators[f"{side}_select"]
         if len(evaluator.known) < spec.min_known_questions:
             raise UserError(
                 f"The model knows {len(evaluator.known)} of the {evaluator.asked} {side} questions of the split "
@@ -119,44 +110,34 @@ def select_frontier(name: str, subject: SaeUnderTest, data: HookData) -> list[Se
     facts = check_sae(name, subject, data.spec.device)
     check_hook(data.model, facts.hook_name, facts.d_in)
     sae = load_sae(name, subject, data.spec.device)
-    return sweep(sae, data.spec, data.rates(sae), data.forget["select"], data.retain["select"], title=name)
+    return [swept.result for swept in sweep(sae, data, AnswerStore(None, {}), title=name)]
 
 
-@dataclass(frozen=True)
-class _Report:
-    """The held-out side of a result."""
-
-    held_out: HeldOut
-    below_chance: bool
-    retain_accuracy_by_domain: dict[str, float]
-    near_accuracy_by_domain: dict[str, float]
-
-
-def _evaluate(name: str, subject: SaeUnderTest, shared: HookData, provenance: Provenance) -> UnlearningResult:
+def _evaluate(
+    name: str, subject: SaeUnderTest, data: HookData, provenance: Provenance, out: Path | None
+) -> UnlearningResult:
     started = time.perf_counter()
-    spec = shared.spec
-    frontier: list[SettingResult] = []
-    setting: SettingResult | None = None
-    features: tuple[int, ...] = ()
-    cause: CauseOfZero | None = "unknown_questions"
+    gate = data.spec.retain_gate
+    swept: list[SweptSetting] = []
     sae: Any = None
-    if shared.knows_enough:
-        sae = load_sae(name, subject, spec.device)
-        rates = shared.rates(sae)
-        frontier = sweep(sae, spec, rates, shared.forget["select"], shared.retain["select"], title=name)
-        setting = choose_setting(frontier, spec.retain_gate)
-        cause = cause_of_zero(frontier, spec.retain_gate)
-        if setting is not None:
-            features = rates.select(setting.retain_threshold, setting.n_features).features
-    report = _unedited(shared) if setting is None else _held_out(sae, features, setting.multiplier, shared)
+    if data.knows_enough:
+        sae = load_sae(name, subject, data.spec.device)
+        store = AnswerStore(None if out is None else out / f"{name}.answers.json", _identity(data, provenance))
+        swept = sweep(sae, data, store, title=name)
+    frontier = [each.result for each in swept]
+    setting = choose_setting(frontier, gate)
+    edit = None if setting is None else swept[frontier.index(setting)].edit
+    report = unedited_report(data) if edit is None else held_out_report(sae, edit, data, title=name)
+    features = () if edit is None else edit.features
     return UnlearningResult(
         name=name,
         variant=subject.variant,
         seed=subject.seed,
-        forget_domain=spec.forget_domain,
-        unlearning_score=unlearning_score(frontier, spec.retain_gate),
+        forget_domain=data.spec.forget_domain,
+        unlearning_score=unlearning_score(frontier, gate),
         held_out=report.held_out,
-        cause_of_zero=cause,
+        cause_of_zero=cause_of_zero(frontier, gate) if data.knows_enough else "unknown_questions",
+        n_settings_passing=n_passing(frontier, gate),
         seconds=round(time.perf_counter() - started, 2),
         below_chance=report.below_chance,
         setting=setting,
@@ -164,60 +145,23 @@ def _evaluate(name: str, subject: SaeUnderTest, shared: HookData, provenance: Pr
         members=_by_member(subject, sae, features),
         retain_accuracy_by_domain=report.retain_accuracy_by_domain,
         near_accuracy_by_domain=report.near_accuracy_by_domain,
-        known=shared.known_counts,
+        measures=report.measures,
+        known=data.known_counts,
         frontier=frontier,
         provenance=provenance,
     )
 
 
-def _held_out(sae: Any, features: Sequence[int], multiplier: float, shared: HookData) -> _Report:
-    spec, forget, retain = shared.spec, shared.forget["held_out"], shared.retain["held_out"]
-    near = shared.near
-    intervention = build_intervention(spec, multiplier)
-    forget_right = forget.answers(sae, features, intervention)
-    retain_right = retain.answers(sae, features, intervention)
-    forget_accuracy, chance = accuracy(forget_right), mean_chance(forget.known)
-    ci95 = bootstrap_ci95(forget.known, forget_right.tolist(), n_resamples=spec.n_bootstrap, seed=spec.seed)
-    return _Report(
-        held_out=HeldOut(
-            forget_accuracy=forget_accuracy,
-            chance=chance,
-            forgetting=forgetting(forget_accuracy, chance),
-            retain_accuracy=accuracy(retain_right),
-            ci95=ci95,
-        ),
-        below_chance=forget_accuracy < chance,
-        retain_accuracy_by_domain=_by_domain(retain.known, retain_right),
-        near_accuracy_by_domain=_by_domain(near.known, near.answers(sae, features, intervention)),
-    )
-
-
-def _unedited(shared: HookData) -> _Report:
-    """The unedited model answers what it knows, by definition."""
-    forget, retain = shared.forget["held_out"], shared.retain["held_out"]
-    questions = forget.known or [q for split in shared.inputs.forget_questions.values() for q in split]
-    return _Report(
-        held_out=HeldOut(
-            forget_accuracy=1.0,
-            chance=mean_chance(questions),
-            forgetting=0.0,
-            retain_accuracy=1.0,
-            ci95=(1.0, 1.0),
-        ),
-        below_chance=False,
-        retain_accuracy_by_domain=dict.fromkeys(domains_of(retain.known), 1.0),
-        near_accuracy_by_domain=dict.fromkeys(domains_of(shared.near.known), 1.0),
-    )
+def _identity(data: HookData, provenance: Provenance) -> dict[str, Any]:
+    """What the answers to an edit depend on beside the edit; the settings that are swept have no part in it."""
+    spec = data.spec.model_dump(include={"prompt", "edit_special_tokens", "max_questions", "seed", "dtype", "device"})
+    depends = provenance.model_dump(exclude={"spec_sha256"})
+    return {**depends, "spec": spec, "questions_sha256": data.inputs.questions_digest, "hook_name": data.hook_name}
 
 
 def _by_member(subject: SaeUnderTest, sae: Any, features: Sequence[int]) -> list[MemberFeatures]:
     own = sae.by_member(features) if isinstance(sae, Ensemble) else [[] for _ in subject.members]
     return [MemberFeatures(path=str(path), features=f) for path, f in zip(subject.members, own, strict=True)]
-
-
-def _by_domain(questions: Sequence[Question], right: torch.Tensor) -> dict[str, float]:
-    domains = [question.domain for question in questions]
-    return {domain: accuracy(right[torch.tensor([d == domain for d in domains])]) for domain in domains_of(questions)}
 
 
 def _check_names(saes: Mapping[str, SaeUnderTest]) -> None:
@@ -229,6 +173,14 @@ def _check_names(saes: Mapping[str, SaeUnderTest]) -> None:
                 f"{name!r} cannot name an SAE: it becomes a file name. Use letters, digits and "
                 f"'_', '.', '+', '-', and none of {', '.join(sorted(_RESERVED_NAMES))}."
             )
+
+
+def _check_random_baseline(name: str, d_sae: int, spec: EvalSpec) -> None:
+    if spec.measures.random_baseline is not None and 2 * max(spec.n_features) > d_sae:
+        raise UserError(
+            f"SAE {name!r} has {d_sae} features, too few to set {max(spec.n_features)} random ones beside as many "
+            "selected ones. Give smaller n_features, or measures: {random_baseline: null}."
+        )
 
 
 def _saved(out: Path, name: str, subject: SaeUnderTest, provenance: Provenance) -> UnlearningResult | None:

@@ -7,27 +7,37 @@ from typing import Literal
 from pydantic import Field
 
 from sae_lens_contrastive.config import StrictModel
+from sae_lens_contrastive.unlearning.measures import MeasureResults
+from sae_lens_contrastive.unlearning.settings import OptionValue
 
 CauseOfZero = Literal["no_features", "no_effect", "retain_gate", "unknown_questions"]
 
 
 class SettingResult(StrictModel):
-    """One setting on the known `select` questions."""
+    """One setting; accuracies are shares of known questions that are still answered right."""
 
-    retain_threshold: float
-    """Features that fire on this share of retain tokens or more were dropped."""
+    selector: str
+    """What ranked the features."""
+    selector_options: dict[str, OptionValue]
+    """Its options, such as `retain_threshold`."""
     n_features: int
     """Number of features asked for."""
-    multiplier: float
-    """Clamped features were set to minus this; 0 if the intervention has no multiplier."""
+    intervention: str
+    """What was done to them."""
+    intervention_options: dict[str, OptionValue]
+    """Its options, such as `multiplier`."""
     n_surviving: int
-    """Features below the threshold that fire on forget text."""
+    """Features that the selector lets through."""
     n_selected: int
     """Features edited: the smaller of the two numbers above."""
     forget_accuracy: float
-    """Share of the known forget questions still answered right."""
+    """Forget questions of the split `select`."""
     retain_accuracy: float
-    """Share of the known retain questions still answered right, all domains pooled."""
+    """Retain questions of the split `select`, all domains pooled."""
+    forget_accuracy_all: float | None = None
+    """Forget questions of both splits; None where only `select` was put."""
+    retain_accuracy_all: float | None = None
+    """Retain questions of both splits, all domains pooled; None where only `select` was put."""
 
 
 class HeldOut(StrictModel):
@@ -72,6 +82,8 @@ class Provenance(StrictModel):
 
     sae_sha256: str
     """Weights and configuration of the SAE."""
+    model_sha256: str
+    """Weights of the model."""
     spec_sha256: str
     """Specification, questions and corpora."""
     versions: dict[str, str]
@@ -94,12 +106,14 @@ class UnlearningResult(StrictModel):
     forget_domain: str
     """What was to be forgotten."""
     unlearning_score: float
-    """1 - the lowest forget accuracy over settings that keep retain accuracy at the gate; 0 if there is
-    none."""
+    """SAEBench's: 1 - the lowest forget accuracy over settings that keep retain accuracy at the gate, on the questions
+    of both splits; 0 if there is none."""
     held_out: HeldOut
     """The chosen setting on questions that had no part in the choice."""
     cause_of_zero: CauseOfZero | None
     """Why the score is 0; None if it is not."""
+    n_settings_passing: int
+    """Settings that edit a feature and keep retain accuracy on `select` at the gate."""
     seconds: float
     """Time spent on this SAE alone; what SAEs of one hook share is not in it."""
     below_chance: bool
@@ -115,6 +129,8 @@ class UnlearningResult(StrictModel):
     """Held-out retain accuracy of each domain at that setting."""
     near_accuracy_by_domain: dict[str, float]
     """Held-out accuracy of each near domain at that setting; it has no say in the choice."""
+    measures: MeasureResults = MeasureResults()
+    """What else was measured at that setting."""
     known: KnownCounts
     """How many questions the unedited model knows."""
     frontier: list[SettingResult]

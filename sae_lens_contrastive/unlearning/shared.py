@@ -1,84 +1,150 @@
-"""What all SAEs of one hook share: the questions that the model knows and the residual stream of the
-corpora."""
+"""What all SAEs of one hook share: the questions that the model knows and the corpora at the hook."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_lens_contrastive.data.questions import Split
-from sae_lens_contrastive.features.selection import firing_rates
+from sae_lens_contrastive.interventions import TokenTable, feature_acts
+from sae_lens_contrastive.selectors import Evidence, corpus_statistics
+from sae_lens_contrastive.unlearning.answer_store import Answers
 from sae_lens_contrastive.unlearning.answers import QuestionEvaluator
-from sae_lens_contrastive.unlearning.corpus import corpus_residuals
+from sae_lens_contrastive.unlearning.corpus import (
+    Contexts,
+    CorpusActivations,
+    corpus_activations,
+    corpus_gradients,
+    document_contexts,
+    packed_contexts,
+)
+from sae_lens_contrastive.unlearning.measures import SaeEdit, recalled
 from sae_lens_contrastive.unlearning.output import KnownCounts
+from sae_lens_contrastive.unlearning.runners import runner_for
 from sae_lens_contrastive.unlearning.spec import EvalInputs, EvalSpec
-from sae_lens_contrastive.unlearning.sweep import FiringRates
+from sae_lens_contrastive.unlearning.tensor_budget import TensorBudget
 
 
 class HookData:
-    """Unedited answers of one model with its residual stream at one hook; the corpora are read on first
-    use."""
+    """Unedited answers of one model with its residual stream at one hook; the corpora are read on first use."""
 
     def __init__(self, model: Any, hook_name: str, spec: EvalSpec, inputs: EvalInputs) -> None:
         self.model = model
         self.hook_name = hook_name
         self.spec = spec
         self.inputs = inputs
-        self.forget = {split: self._evaluator("forget", split) for split in inputs.forget_questions}
-        self.near = QuestionEvaluator(
-            model, hook_name, inputs.near_questions, spec.prompt, batch_tokens=spec.batch_tokens, title="near held_out"
-        )
-        self.retain = {split: self._evaluator("retain", split) for split in inputs.retain_questions}
-        if self.knows_enough:
-            self._forget_residuals = self._residuals(inputs.forget_texts, "forget corpus")
-            self._retain_residuals = self._residuals(inputs.retain_texts, "retain corpus")
+        self.budget = TensorBudget(spec.cache_gib * 2**30)
+        """Where residual streams are kept."""
+        self._recalled_unedited: dict[str, list[bool]] = {}
+        self._runner = runner_for(model, hook_name)
+        self.evaluators = {
+            f"{side}_{split}": self._evaluator(questions[split], f"{side} {split}")
+            for split in inputs.forget_questions
+            for side, questions in (("forget", inputs.forget_questions), ("retain", inputs.retain_questions))
+        }
+        """Known questions by side and split: `forget_select`, `retain_select`, `forget_held_out`, `retain_held_out`."""
+        self.near = self._evaluator(inputs.near_questions, "near held_out")
+        """Known held-out questions of near domains."""
 
     @property
     def knows_enough(self) -> bool:
-        """Whether both sides have `min_known_questions` known questions in both splits."""
-        evaluators = (*self.forget.values(), *self.retain.values())
-        return all(len(evaluator.known) >= self.spec.min_known_questions for evaluator in evaluators)
+        """Whether both sides have `min_known_questions` known questions in every split that was put."""
+        return all(len(each.known) >= self.spec.min_known_questions for each in self.evaluators.values())
 
     @property
     def known_counts(self) -> KnownCounts:
         """Known questions of those put, by side and split."""
-        return KnownCounts(
-            forget_select=_counts(self.forget["select"]),
-            forget_held_out=_counts(self.forget["held_out"]),
-            retain_select=_counts(self.retain["select"]),
-            retain_held_out=_counts(self.retain["held_out"]),
+        return KnownCounts(**{name: (len(each.known), each.asked) for name, each in self.evaluators.items()})
+
+    def unedited_answers(self) -> Answers:
+        """All known questions answered right, which is what known means."""
+        return {name: torch.ones(len(each.known), dtype=torch.bool) for name, each in self.evaluators.items()}
+
+    @cached_property
+    def forget_text(self) -> CorpusActivations:
+        """Forget corpus at the hook."""
+        return self._activations(self._contexts(self.inputs.forget_texts), "forget corpus")
+
+    @cached_property
+    def retain_text(self) -> CorpusActivations:
+        """Retain corpus at the hook."""
+        return self._activations(self._contexts(self.inputs.retain_texts), "retain corpus")
+
+    def evidence(self, sae: Any, *, gradients: bool) -> Evidence:
+        """Statistics of an SAE's features on both corpora, with attributions if gradients are wanted."""
+        forget, retain = self._gradients if gradients else (None, None)
+        return Evidence(
+            forget=corpus_statistics(sae, self.forget_text.residuals, forget),
+            retain=corpus_statistics(sae, self.retain_text.residuals, retain),
         )
 
-    def rates(self, sae: Any) -> FiringRates:
-        """Firing rates of an SAE's features on both corpora; only if `knows_enough`."""
-        return FiringRates(
-            forget=firing_rates(sae, self._forget_residuals), retain=firing_rates(sae, self._retain_residuals)
-        )
+    def retain_acts(self, sae: Any, features: list[int]) -> tuple[Float[Tensor, "n_tokens n_selected"], TokenTable]:
+        """Activations of chosen features on the retain corpus, and the context of each token."""
+        context = self.retain_text.context_of_token
+        with torch.no_grad():
+            acts = feature_acts(sae, self.retain_text.residuals, features).cpu()
+        return acts, TokenTable(prompt=context, counts=torch.ones(len(context), dtype=torch.bool))
 
-    def _residuals(self, texts: list[str], title: str) -> Float[Tensor, "n_tokens d_in"]:
-        return corpus_residuals(
+    def recalled(self, side: str, edit: SaeEdit | None = None) -> list[bool]:
+        """Which known held-out questions of a side are answered openly, under an edit or without one."""
+        if edit is None and side in self._recalled_unedited:
+            return self._recalled_unedited[side]
+        options = self.spec.measures.recall
+        assert options is not None
+        found = recalled(
             self.model,
             self.hook_name,
-            texts,
-            context_size=self.spec.context_size,
-            max_tokens=self.spec.max_corpus_tokens,
+            self.evaluators[f"{side}_held_out"].known,
+            self.spec.prompt,
+            options,
+            edit=edit,
+            batch_tokens=self.spec.batch_tokens,
+            title=f"{side} questions",
+        )
+        if edit is None:
+            self._recalled_unedited[side] = found
+        return found
+
+    @cached_property
+    def _gradients(self) -> tuple[Tensor, Tensor]:
+        forget, retain = (
+            corpus_gradients(
+                self.model,
+                self.hook_name,
+                text.contexts,
+                batch_tokens=self.spec.batch_tokens,
+                title=f"{side} corpus",
+                allocate=self.budget.allocate,
+            )
+            for side, text in (("forget", self.forget_text), ("retain", self.retain_text))
+        )
+        return forget, retain
+
+    def _contexts(self, texts: list[str]) -> Contexts:
+        read = packed_contexts if self.spec.corpus_reading == "packed" else document_contexts
+        return read(self.model.tokenizer, texts, self.spec.context_size, self.spec.max_corpus_tokens)
+
+    def _activations(self, contexts: Contexts, title: str) -> CorpusActivations:
+        return corpus_activations(
+            self.model,
+            self.hook_name,
+            contexts,
             batch_tokens=self.spec.batch_tokens,
             title=title,
+            allocate=self.budget.allocate,
         )
 
-    def _evaluator(self, side: str, split: Split) -> QuestionEvaluator:
-        questions = self.inputs.forget_questions if side == "forget" else self.inputs.retain_questions
+    def _evaluator(self, questions: list[Any], title: str) -> QuestionEvaluator:
         return QuestionEvaluator(
+            self._runner,
             self.model,
-            self.hook_name,
-            questions[split],
+            questions,
             self.spec.prompt,
+            edit_special_tokens=self.spec.edit_special_tokens,
             batch_tokens=self.spec.batch_tokens,
-            title=f"{side} {split}",
+            budget=self.budget,
+            title=title,
         )
-
-
-def _counts(evaluator: QuestionEvaluator) -> tuple[int, int]:
-    return len(evaluator.known), evaluator.asked

@@ -11,18 +11,22 @@ from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any, Literal
 
-from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator
 
 from sae_lens_contrastive.config import StrictModel
 from sae_lens_contrastive.data.corpora import Document
 from sae_lens_contrastive.data.questions import Question, Split, of_split
 from sae_lens_contrastive.data.sources import held_out_entities, load_corpus_sources, load_question_sources
 from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.interventions import intervention_class
 from sae_lens_contrastive.models import check_device, check_model_name
+from sae_lens_contrastive.unlearning.measures import MeasureOptions
 from sae_lens_contrastive.unlearning.prompts import PromptSpec
+from sae_lens_contrastive.unlearning.settings import Setting, all_settings, interventions_of, selectors_of
 
 _Names = list[str]
+
+# English text has four or five characters a token; twice that leaves a choice.
+_CHARACTERS_PER_TOKEN = 10
 
 
 class EvalSpec(StrictModel):
@@ -37,66 +41,77 @@ class EvalSpec(StrictModel):
     forget_domain: str = Field(min_length=1)
     """Name of what is forgotten, for the results."""
     forget_questions: _Names = Field(min_length=1)
-    """Questions to be forgotten: `world_facts/<domain>` or paths of .jsonl files."""
+    """Questions to be forgotten: `world_facts/<domain>`, a .jsonl or .csv file, or `hub:NAME#CONFIG@SPLIT`."""
     retain_questions: _Names = Field(min_length=1)
-    """Questions that must stay: `world_facts/<domain>` or paths of .jsonl files."""
+    """Questions that must stay, named in the same way."""
     near_questions: _Names = Field(default_factory=list)
     """Questions of domains close to the forgotten one: reported by domain at the chosen setting, on `held_out`,
     with no say in the choice."""
     forget_corpora: _Names = Field(min_length=1)
-    """Text of the forget domain, on which features are ranked: `world_facts/<domain>` or paths. Documents
-    that name a held-out entity are left out."""
+    """Text of the forget domain, on which features are ranked: `world_facts/<domain>`, a file, or
+    `hub:NAME#CONFIG@SPLIT:COLUMN`. Documents that name a held-out entity are left out."""
     retain_corpora: _Names = Field(min_length=1)
-    """Text of everything else, on which features must stay silent: `world_facts/<domain or general>` or
-    paths. Documents that name a held-out entity are left out."""
+    """Text of everything else, on which features must stay silent, named in the same way; `world_facts/general` is
+    of no domain. Documents that name a held-out entity are left out."""
     prompt: PromptSpec = PromptSpec()
     """How questions are put and answers read."""
     context_size: int = Field(default=128, ge=2)
     """Tokens of a corpus context, its BOS token included."""
     max_corpus_tokens: PositiveInt = 100_000
     """Tokens of forget text, and of retain text, on which firing rates are measured."""
-    intervention: str = "clamp"
-    """What is done to the selected features: `clamp` or `zero`."""
-    retain_thresholds: list[FiniteFloat] = Field(default=[0.001, 0.01], min_length=1)
-    """Settings: features that fire on this share of retain tokens or more are not selected. In (0, 1]."""
+    corpus_reading: Literal["documents", "packed"] = "documents"
+    """`documents`: each document begins a context. `packed`: texts joined by the EOS token are cut into contexts, as
+    SAEBench reads them."""
+    selectors: dict[str, dict[str, Any]] = Field(default={"firing_rate": {"retain_threshold": [0.001, 0.01]}})
+    """Settings: how features are ranked, {selector: {option: value, or list of values to sweep}}. Selectors:
+    `firing_rate` (SAEBench's), `activation_ratio`, `mutual_information`, `importance`, `attribution`."""
     n_features: list[PositiveInt] = Field(default=[10, 20], min_length=1)
-    """Settings: number of features to select."""
-    multipliers: list[PositiveFloat] = Field(default=[25.0, 50.0, 100.0, 200.0], min_length=1)
-    """Settings: a clamped feature is set to minus this activation. Not used by `zero`."""
+    """Settings: number of features to edit."""
+    interventions: dict[str, dict[str, Any]] = Field(default={"clamp": {"multiplier": [25.0, 50.0, 100.0, 200.0]}})
+    """Settings: what is done to them, {intervention: {option: value, or list of values to sweep}}. Interventions:
+    `clamp` (SAEBench's), `zero`, `hot_token_clamp`, `gated`."""
+    edit_special_tokens: bool = False
+    """Whether special tokens in a prompt, but never the first token, are edited too, as SAEBench does."""
     retain_gate: float = Field(default=0.99, gt=0, le=1)
     """Pooled accuracy on the known retain questions that a setting must keep to count."""
     min_known_questions: PositiveInt = 10
     """Known questions needed on either side in either split; with fewer the evaluation stops and says so."""
     max_questions: PositiveInt | None = None
     """Questions put per side and split, chosen by a hash of the seed; None puts all."""
+    measures: MeasureOptions = MeasureOptions()
+    """What else is measured at the chosen setting."""
     batch_tokens: PositiveInt = 2048
     """Tokens per forward pass, pads included."""
+    cache_gib: float = Field(default=8.0, ge=0)
+    """GiB of host memory for residual streams that are kept; what goes beyond lies in temporary files."""
     n_bootstrap: PositiveInt = 2000
     """Resamples behind the confidence interval."""
     seed: int = Field(default=0, ge=0)
     """Seed of the choice of questions and documents, and of the bootstrap."""
 
-    @field_validator("retain_thresholds")
+    @field_validator("n_features")
     @classmethod
-    def _are_shares(cls, values: list[float]) -> list[float]:
-        if wrong := [value for value in values if not 0 < value <= 1]:
-            raise ValueError(f"{wrong[0]} is not a share in (0, 1]. Example: [0.001, 0.01].")
-        return values
-
-    @field_validator("retain_thresholds", "n_features", "multipliers")
-    @classmethod
-    def _are_distinct_and_finite(cls, values: list[Any]) -> list[Any]:
+    def _are_distinct(cls, values: list[int]) -> list[int]:
         if len(set(values)) != len(values):
             raise ValueError(f"{values} repeats a value. Each setting is tried once.")
-        if float("inf") in values:
-            raise ValueError(f"{values} must be finite.")
         return values
 
-    @field_validator("intervention")
+    @field_validator("selectors")
     @classmethod
-    def _is_registered(cls, value: str) -> str:
-        intervention_class(value)
-        return value
+    def _are_selectors(cls, values: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        selectors_of(values)
+        return values
+
+    @field_validator("interventions")
+    @classmethod
+    def _are_interventions(cls, values: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        interventions_of(values)
+        return values
+
+    @property
+    def settings(self) -> list[Setting]:
+        """All settings of the sweep."""
+        return all_settings(self.selectors, self.n_features, self.interventions)
 
 
 @dataclass(frozen=True)
@@ -115,6 +130,8 @@ class EvalInputs:
     """Retain text without held-out entities, in reading order."""
     digest: str
     """SHA-256 of the specification and of the content of every file it names."""
+    questions_digest: str
+    """SHA-256 of the questions alone."""
 
 
 def check_spec(spec: EvalSpec) -> EvalInputs:
@@ -134,8 +151,9 @@ def check_spec(spec: EvalSpec) -> EvalInputs:
             f"The question {name!r} appears {times} times in forget_questions, retain_questions and "
             "near_questions. A question is forgotten, retained or only reported, once."
         )
-    forget_documents = load_corpus_sources(spec.forget_corpora, held_out_entities(forget))
-    retain_documents = load_corpus_sources(spec.retain_corpora, held_out_entities(retain))
+    most = _CHARACTERS_PER_TOKEN * spec.max_corpus_tokens
+    forget_documents = load_corpus_sources(spec.forget_corpora, held_out_entities(forget), most)
+    retain_documents = load_corpus_sources(spec.retain_corpora, held_out_entities(retain), most)
     content = {
         "spec": spec.model_dump(),
         "questions": [[asdict(question) for question in side] for side in (forget, retain, near)],
@@ -147,8 +165,13 @@ def check_spec(spec: EvalSpec) -> EvalInputs:
         near_questions=_chosen(near, spec)["held_out"],
         forget_texts=_reading_order(forget_documents, spec.seed),
         retain_texts=_reading_order(retain_documents, spec.seed),
-        digest=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+        digest=_sha256(content),
+        questions_digest=_sha256(content["questions"]),
     )
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _chosen(questions: Sequence[Question], spec: EvalSpec) -> dict[Split, list[Question]]:

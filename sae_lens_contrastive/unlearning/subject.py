@@ -14,6 +14,7 @@ from pydantic import model_validator
 from sae_lens_contrastive.config import StrictModel
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.interventions import check_editable
+from sae_lens_contrastive.models import weights_digest
 from sae_lens_contrastive.saes.stock import load_folder, load_release
 from sae_lens_contrastive.unlearning.ensemble import Ensemble
 
@@ -50,6 +51,8 @@ class SaeFacts:
     """Hook whose activations it reads."""
     d_in: int
     """Width of these activations."""
+    d_sae: int
+    """Features of its dictionary."""
     sha256: str
     """Hash of its weights and configuration."""
 
@@ -77,11 +80,11 @@ def check_sae(name: str, subject: SaeUnderTest, device: str) -> SaeFacts:
     """
     sae = load_sae(name, subject, device)
     if not isinstance(sae, Ensemble):
-        return SaeFacts(hook_name=_check_one(f"SAE {name!r}", sae), d_in=sae.cfg.d_in, sha256=_digest(sae))
+        return SaeFacts(_check_one(f"SAE {name!r}", sae), sae.cfg.d_in, sae.cfg.d_sae, _digest(sae))
     members = list(zip(subject.members, sae.members, strict=True))
     hook_names = [_check_one(f"SAE {name!r}, member {path}", member) for path, member in members]
     digests = "".join(_digest(member) for _, member in members)
-    return SaeFacts(hook_names[0], sae.cfg.d_in, hashlib.sha256(digests.encode()).hexdigest())
+    return SaeFacts(hook_names[0], sae.cfg.d_in, sae.cfg.d_sae, hashlib.sha256(digests.encode()).hexdigest())
 
 
 def _check_one(title: str, sae: Any) -> str:
@@ -98,8 +101,4 @@ def _check_one(title: str, sae: Any) -> str:
 
 def _digest(sae: Any) -> str:
     config = {key: value for key, value in sae.cfg.to_dict().items() if key != "device"}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(sae.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return weights_digest(sae.state_dict(), json.dumps(config, sort_keys=True, default=str))

@@ -1,96 +1,104 @@
-"""Every setting of a specification on the questions that choose among them."""
+"""Every setting of a specification, on all questions that were put."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Bool, Float
-from torch import Tensor
+import torch
 from tqdm import tqdm
 
-from sae_lens_contrastive.features.selection import Selection, select_features
-from sae_lens_contrastive.interventions import Intervention, intervention_class
-from sae_lens_contrastive.unlearning.answers import QuestionEvaluator
+from sae_lens_contrastive.interventions import Intervention
+from sae_lens_contrastive.unlearning.answer_store import Answers, AnswerStore
+from sae_lens_contrastive.unlearning.forgetting import accuracy
 from sae_lens_contrastive.unlearning.output import SettingResult
-from sae_lens_contrastive.unlearning.spec import EvalSpec
+from sae_lens_contrastive.unlearning.prompt_set import Edit
+from sae_lens_contrastive.unlearning.settings import Setting
+from sae_lens_contrastive.unlearning.shared import HookData
+
+_EDITS_AT_ONCE = 8
+"""Edits that run together: more share more, fewer are lost when a run is killed."""
 
 
 @dataclass(frozen=True)
-class FiringRates:
-    """Firing rates of one SAE's features on both corpora."""
+class SweptSetting:
+    """A setting with the edit that it stands for and its outcome."""
 
-    forget: Float[Tensor, " d_sae"]
-    """Share of forget tokens on which each feature fires."""
-    retain: Float[Tensor, " d_sae"]
-    """Share of retain tokens on which each feature fires."""
-
-    def select(self, retain_threshold: float, n_features: int) -> Selection:
-        """Features to edit under one threshold."""
-        return select_features(self.forget, self.retain, retain_threshold, n_features)
+    setting: Setting
+    """The setting."""
+    edit: Edit
+    """Features and intervention, fitted on retain text if it needs that."""
+    result: SettingResult
+    """What came of it."""
 
 
-def build_intervention(spec: EvalSpec, multiplier: float) -> Intervention:
-    """The intervention of a specification at one multiplier; 0 stands for none."""
-    chosen = intervention_class(spec.intervention)
-    return chosen(multiplier=multiplier) if multiplier else chosen()
+def sweep(sae: Any, data: HookData, store: AnswerStore, *, title: str) -> list[SweptSetting]:
+    """Answer every known question under every setting that `store` does not hold yet.
 
-
-def sweep(
-    sae: Any,
-    spec: EvalSpec,
-    rates: FiringRates,
-    forget: QuestionEvaluator,
-    retain: QuestionEvaluator,
-    *,
-    title: str,
-) -> list[SettingResult]:
-    """Forget and retain accuracy of every retain_threshold, n_features and multiplier.
-
-    Features are encoded once per threshold: a smaller n_features takes the first of a larger one. Settings
-    that select the same features are answered once.
+    Settings that come to the same edit are answered once.
     """
-    multipliers = _multipliers(spec)
-    frontier: list[SettingResult] = []
-    answered: dict[tuple[tuple[int, ...], float], tuple[float, float]] = {}
-    total = len(spec.retain_thresholds) * len(spec.n_features) * len(multipliers)
-    with tqdm(total=total, desc=f"settings, {title}", unit="setting") as progress:
-        for threshold in spec.retain_thresholds:
-            widest = rates.select(threshold, max(spec.n_features))
-            acts = [side.acts(sae, widest.features) for side in (forget, retain)]
-            for n_features in spec.n_features:
-                features = widest.features[:n_features]
-                for multiplier in multipliers:
-                    key = (features, multiplier)
-                    if key not in answered:
-                        intervention = build_intervention(spec, multiplier)
-                        forget_right, retain_right = (
-                            side.answers(sae, features, intervention, acts=side_acts[:, : len(features)])
-                            for side, side_acts in zip((forget, retain), acts, strict=True)
-                        )
-                        answered[key] = accuracy(forget_right), accuracy(retain_right)
-                    forget_accuracy, retain_accuracy = answered[key]
-                    frontier.append(
-                        SettingResult(
-                            retain_threshold=threshold,
-                            n_features=n_features,
-                            multiplier=multiplier,
-                            n_surviving=widest.n_surviving,
-                            n_selected=len(features),
-                            forget_accuracy=forget_accuracy,
-                            retain_accuracy=retain_accuracy,
-                        )
-                    )
-                    progress.update()
-    return frontier
+    edits, n_surviving = _edits(sae, data)
+    answers = _answers(sae, list(dict.fromkeys(edits)), data, store, title)
+    return [
+        SweptSetting(setting, edit, _result(setting, edit, n, answers[edit]))
+        for setting, edit, n in zip(data.spec.settings, edits, n_surviving, strict=True)
+    ]
 
 
-def accuracy(right: Bool[Tensor, " n_known"]) -> float:
-    """Share of questions answered right, exact: 1 means all of them."""
-    return int(right.sum()) / len(right)
+def _edits(sae: Any, data: HookData) -> tuple[list[Edit], list[int]]:
+    """The edit of every setting, and how many features its selector lets through."""
+    settings = data.spec.settings
+    evidence = data.evidence(sae, gradients=any(s.selector.built.needs_gradients for s in settings))
+    ranked = {id(s.selector): s.selector.built(evidence).tolist() for s in settings}
+    chosen = [tuple(ranked[id(s.selector)][: s.n_features]) for s in settings]
+    wants_text = [s.intervention.built.needs_retain_text for s in settings]
+    features = sorted({f for each, wants in zip(chosen, wants_text, strict=True) if wants for f in each})
+    acts, tokens = data.retain_acts(sae, features) if features else (torch.empty(0, 0), None)
+    column = {feature: i for i, feature in enumerate(features)}
+    edits = []
+    for setting, selected, wants in zip(settings, chosen, wants_text, strict=True):
+        intervention: Intervention = setting.intervention.built
+        if wants and selected:
+            assert tokens is not None
+            intervention = intervention.fitted(acts[:, [column[f] for f in selected]], tokens)
+        edits.append(Edit(selected, intervention))
+    return edits, [len(ranked[id(s.selector)]) for s in settings]
 
 
-def _multipliers(spec: EvalSpec) -> Sequence[float]:
-    takes_one = "multiplier" in {field.name for field in fields(intervention_class(spec.intervention))}
-    return spec.multipliers if takes_one else [0.0]
+def _answers(sae: Any, edits: Sequence[Edit], data: HookData, store: AnswerStore, title: str) -> dict[Edit, Answers]:
+    answers = {edit: saved for edit in edits if (saved := store.get(edit)) is not None}
+    untouched = {edit: data.unedited_answers() for edit in edits if edit not in answers and not edit.features}
+    answers |= untouched
+    pending = [edit for edit in edits if edit not in answers]
+    with tqdm(desc=f"settings, {title}", unit="prompt", total=0, disable=not pending) as progress:
+        for first in range(0, len(pending), _EDITS_AT_ONCE):
+            group = pending[first : first + _EDITS_AT_ONCE]
+            found: dict[Edit, Answers] = {edit: {} for edit in group}
+            for name, evaluator in data.evaluators.items():
+                for edit, right in zip(group, evaluator.answers(sae, group, progress), strict=True):
+                    found[edit][name] = right
+            store.add(found)
+            answers |= found
+    return answers
+
+
+def _result(setting: Setting, edit: Edit, n_surviving: int, answers: Answers) -> SettingResult:
+    result = SettingResult(
+        selector=setting.selector.name,
+        selector_options=setting.selector.options,
+        n_features=setting.n_features,
+        intervention=setting.intervention.name,
+        intervention_options=setting.intervention.options,
+        n_surviving=n_surviving,
+        n_selected=len(edit.features),
+        forget_accuracy=accuracy(answers["forget_select"]),
+        retain_accuracy=accuracy(answers["retain_select"]),
+    )
+    if "forget_held_out" not in answers:
+        return result
+    pooled = {
+        f"{side}_accuracy_all": accuracy(torch.cat([answers[f"{side}_select"], answers[f"{side}_held_out"]]))
+        for side in ("forget", "retain")
+    }
+    return result.model_copy(update=pooled)

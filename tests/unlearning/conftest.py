@@ -89,9 +89,10 @@ def make_spec(files):
         "prompt": {"option_template": "{option}"},
         "context_size": 16,
         "max_corpus_tokens": 200,
-        "retain_thresholds": [0.01, 0.5],
+        "selectors": {"firing_rate": {"retain_threshold": [0.01, 0.5]}},
         "n_features": [1, 2],
-        "multipliers": [1.0, 400.0],
+        "interventions": {"clamp": {"multiplier": [1.0, 400.0]}},
+        "measures": {"text_effects": None, "random_baseline": None},
         "min_known_questions": 2,
         "n_bootstrap": 200,
     }

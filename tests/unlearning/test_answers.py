@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
@@ -5,9 +7,12 @@ from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.interventions import Clamp, Zero, edit_residual
-from sae_lens_contrastive.unlearning.answers import QuestionEvaluator
+from sae_lens_contrastive.unlearning.answers import QuestionEvaluator, option_scores
 from sae_lens_contrastive.unlearning.batching import encode_text
+from sae_lens_contrastive.unlearning.prompt_set import Edit
 from sae_lens_contrastive.unlearning.prompts import PromptSpec
+from sae_lens_contrastive.unlearning.runners import PackedRunner, PlainRunner, runner_for
+from sae_lens_contrastive.unlearning.tensor_budget import TensorBudget
 
 HOOK = "blocks.19.hook_resid_post"
 FEATURES = [5, 17, 2, 40]
@@ -65,9 +70,30 @@ def right(questions, scores):
     return [score.index(max(score)) == q.answer_index for q, score in zip(questions, scores, strict=True)]
 
 
+@pytest.fixture(scope="module", params=["packed", "plain"])
+def runner(request, tiny):
+    return {"packed": PackedRunner, "plain": PlainRunner}[request.param](tiny, HOOK)
+
+
+def make(runner, model, questions, spec=None, **options):
+    options = {"batch_tokens": 256, "budget": TensorBudget(2**30), **options}
+    return QuestionEvaluator(runner, model, questions, spec or PromptSpec(), **options)
+
+
 @pytest.fixture(scope="module")
-def evaluator(tiny, questions):
-    return QuestionEvaluator(tiny, HOOK, questions, PromptSpec(), batch_tokens=256)
+def evaluator(runner, tiny, questions):
+    return make(runner, tiny, questions)
+
+
+def scores(evaluator, sae, features, intervention):
+    (log_probs,) = evaluator.prompts.edited(sae, [Edit(tuple(features), intervention)])
+    by_question = option_scores(evaluator.known, evaluator.prompts.prompts, log_probs, evaluator._pooling)
+    return [by_question[i] for i in range(len(evaluator.known))]
+
+
+def test_the_bridge_takes_packed_prompts_and_other_models_plain_ones(tiny):
+    assert isinstance(runner_for(tiny, HOOK), PackedRunner)
+    assert isinstance(runner_for(tiny, "blocks.25.hook_resid_post"), PlainRunner)
 
 
 def test_known_questions_are_right_under_every_phrasing(tiny, questions, evaluator):
@@ -79,15 +105,25 @@ def test_known_questions_are_right_under_every_phrasing(tiny, questions, evaluat
     assert 5 <= len(expected) < sum(first)
 
 
+def test_a_question_answered_wrong_is_not_put_again(runner, tiny, questions, monkeypatch):
+    put = []
+    original = type(runner).residuals
+    monkeypatch.setattr(type(runner), "residuals", lambda self, prompts: put.extend(prompts) or original(self, prompts))
+    first = right(questions, plain_scores(tiny, questions))
+    make(runner, tiny, questions)
+    assert {p.question for p in put if p.phrasing == 1} == {i for i in range(10) if first[i]}
+
+
 @pytest.mark.parametrize("intervention", [Clamp(5.0), Clamp(300.0), Zero()], ids=repr)
 def test_scores_equal_a_plain_forward_with_hooks(tiny, sae, evaluator, intervention):
     expected = plain_scores(tiny, evaluator.known, sae, FEATURES, intervention)
-    got = evaluator.option_scores(sae, FEATURES, intervention)
+    got = scores(evaluator, sae, FEATURES, intervention)
     close([len(score) for score in got], [len(score) for score in expected])
     close(flat(got), flat(expected))
-    unedited = flat(evaluator.option_scores(sae, [], intervention))
+    unedited = flat(scores(evaluator, sae, [], intervention))
     assert max(abs(a - b) for a, b in zip(flat(got), unedited, strict=True)) > 0.01
-    assert evaluator.answers(sae, FEATURES, intervention).tolist() == right(evaluator.known, expected)
+    (answers,) = evaluator.answers(sae, [Edit(tuple(FEATURES), intervention)])
+    assert answers.tolist() == right(evaluator.known, expected)
 
 
 def flat(scores):
@@ -98,39 +134,77 @@ def close(got, expected):
     torch.testing.assert_close(torch.tensor(got), torch.tensor(expected), rtol=0, atol=1e-4)
 
 
-def test_running_only_changed_prompts_gives_the_scores_of_all(sae, evaluator):
-    for features in ([5], FEATURES, list(range(64))):
-        some = evaluator.option_scores(sae, features, Clamp(300.0))
-        every = evaluator.option_scores(sae, features, Clamp(300.0), only_changed=False)
-        close(flat(some), flat(every))
+def test_edits_at_once_are_the_edits_one_by_one(sae, evaluator):
+    edits = [Edit(features, Clamp(c)) for features in ((5,), (5, 17), (2, 40), ()) for c in (5.0, 300.0)]
+    together = evaluator.prompts.edited(sae, edits)
+    for edit, found in zip(edits, together, strict=True):
+        (alone,) = evaluator.prompts.edited(sae, [edit])
+        close([v for values in found for v in values.tolist()], [v for values in alone for v in values.tolist()])
 
 
 def test_an_edit_leaves_no_trace(sae, evaluator):
-    before = evaluator.option_scores(sae, FEATURES, Clamp(5.0))
-    assert evaluator.option_scores(sae, FEATURES, Clamp(3000.0)) != before
-    assert evaluator.option_scores(sae, FEATURES, Clamp(5.0)) == before
-    assert bool(evaluator.answers(sae, [], Zero()).all())
+    before = scores(evaluator, sae, FEATURES, Clamp(5.0))
+    assert scores(evaluator, sae, FEATURES, Clamp(3000.0)) != before
+    assert scores(evaluator, sae, FEATURES, Clamp(5.0)) == before
+    assert bool(evaluator.answers(sae, [Edit((), Zero())])[0].all())
 
 
-def test_prompts_without_a_firing_feature_are_not_run_again(sae, evaluator, monkeypatch):
-    (silent,) = (evaluator.acts(sae, range(64)) > 0).any(dim=0).logical_not().nonzero()[:1, 0].tolist()
-    monkeypatch.setattr(evaluator, "above", None)
-    assert bool(evaluator.answers(sae, [silent], Clamp(300.0)).all())
+def test_only_prompts_that_an_edit_changes_run_again(sae, evaluator, monkeypatch):
+    features = tuple(range(64))
+    fires = evaluator.prompts.acts(sae, features) > 0
+    reach = {f: set(evaluator.prompts.tokens.prompt[fires[:, f]].tolist()) for f in features}
+    rarest = min((f for f in features if reach[f]), key=lambda f: len(reach[f]))
+    silent = next(f for f in features if not reach[f])
+    run = []
+    original = type(evaluator.runner).log_probs
+
+    def recording(self, unedited, batches):
+        def seen():
+            for batch in batches:
+                run.extend(unedited[row.unedited].prompt for row in batch)
+                yield batch
+
+        return original(self, unedited, seen())
+
+    monkeypatch.setattr(type(evaluator.runner), "log_probs", recording)
+    assert bool(evaluator.answers(sae, [Edit((silent,), Clamp(300.0))])[0].all())
+    assert run == []
+    evaluator.answers(sae, [Edit((rarest,), Clamp(300.0))])
+    changed = {evaluator.prompts.prompts.index(prompt) for prompt in run}
+    assert changed == reach[rarest]
+    assert 0 < len(changed) < len(evaluator.prompts.prompts)
 
 
-def test_batching_changes_nothing(tiny, questions, sae, evaluator):
-    other = QuestionEvaluator(tiny, HOOK, questions, PromptSpec(), batch_tokens=40)
+def test_batching_and_files_change_nothing(runner, tiny, questions, sae, evaluator, tmp_path):
+    budget = TensorBudget(0, tmp_path)
+    other = make(runner, tiny, questions, batch_tokens=40, budget=budget)
+    assert budget.in_files > 0 == budget.in_memory
     assert other.known == evaluator.known
-    got, expected = (e.option_scores(sae, FEATURES, Clamp(300.0)) for e in (other, evaluator))
+    got, expected = (scores(e, sae, FEATURES, Clamp(300.0)) for e in (other, evaluator))
     close(flat(got), flat(expected))
 
 
-def test_letter_style_equals_a_plain_forward(tiny, sae, questions):
-    spec = PromptSpec(style="letter", template="{stem}\n{options}\n:")
-    evaluator = QuestionEvaluator(tiny, HOOK, questions[10:25], spec)
+def test_paraphrases_are_the_other_phrasings_under_the_edit(runner, tiny, sae, questions):
+    # The answer is what the model finds likeliest in either phrasing, so that it knows these questions.
+    both = [plain_scores(tiny, questions[:10], phrasing=phrasing) for phrasing in (0, 1)]
+    best = [[score.index(max(score)) for score in scores] for scores in both]
+    known = [replace(q, answer_index=i) for q, i, j in zip(questions, *best, strict=False) if i == j]
+    evaluator = make(runner, tiny, known)
+    assert evaluator.known == known
+    features = tuple(range(64))
+    expected = right(known, plain_scores(tiny, known, sae, features, Clamp(3000.0), phrasing=1))
+    assert sum(expected) < len(expected)
+    assert evaluator.paraphrase_answers(sae, Edit(features, Clamp(3000.0))).tolist() == expected
+
+
+LETTERS = PromptSpec(style="letter", template="{stem}\n{options}\n:")
+
+
+def test_letter_style_equals_a_plain_forward(runner, tiny, sae, questions):
+    evaluator = make(runner, tiny, questions[10:25], LETTERS)
     assert evaluator.known
     expected = []
-    for prompt in evaluator.prompts:
+    for prompt in evaluator.prompts.prompts:
         tokens = torch.tensor([prompt.tokens])
         editable = torch.ones_like(tokens, dtype=torch.bool)
         editable[:, 0] = False
@@ -142,22 +216,31 @@ def test_letter_style_equals_a_plain_forward(tiny, sae, questions):
             logits = tiny.run_with_hooks(tokens, fwd_hooks=[(HOOK, hook)])[0, -1]
         letters = [encode_text(tiny.tokenizer, letter)[0] for letter in "ABC"]
         expected.append(logits.log_softmax(-1)[letters].tolist())
-    close(evaluator.option_scores(sae, FEATURES, Clamp(300.0)), expected)
+    close(scores(evaluator, sae, FEATURES, Clamp(300.0)), expected)
 
 
-def test_special_tokens_of_a_chat_prompt_are_not_edited(tiny, sae, questions):
-    evaluator = QuestionEvaluator(tiny, HOOK, questions[10:14], PromptSpec(chat=True, option_template="{option}"))
+def test_letter_questions_are_known_under_every_order(runner, tiny, questions):
+    once = make(runner, tiny, questions[10:], LETTERS)
+    twice = make(runner, tiny, questions[10:], LETTERS.model_copy(update={"n_orders": 6}))
+    assert {q.id for q in twice.known} < {q.id for q in once.known}
+    assert {p.order for p in twice.prompts.prompts} <= {0}
+
+
+def test_special_tokens_are_edited_only_if_wanted(runner, tiny, sae, questions):
+    spec = PromptSpec(chat=True, option_template="{option}")
     special = set(tiny.tokenizer.all_special_ids)
-    expected = sum(token not in special for p in evaluator.prompts for token in p.tokens)
-    assert len(evaluator.acts(sae, [0])) == expected == len(evaluator.prompt_of_token)
+    for wanted in (False, True):
+        evaluator = make(runner, tiny, questions[10:14], spec, edit_special_tokens=wanted)
+        tokens = [token for p in evaluator.prompts.prompts for token in p.tokens[1:] if wanted or token not in special]
+        assert len(evaluator.prompts.acts(sae, [0])) == len(tokens) == len(evaluator.prompts.tokens.prompt)
 
 
-def test_no_question_is_no_error(tiny, sae):
-    evaluator = QuestionEvaluator(tiny, HOOK, [], PromptSpec())
+def test_no_question_is_no_error(runner, tiny, sae):
+    evaluator = make(runner, tiny, [])
     assert evaluator.known == []
-    assert evaluator.answers(sae, FEATURES, Clamp(1.0)).tolist() == []
+    assert [right.tolist() for right in evaluator.answers(sae, [Edit(tuple(FEATURES), Clamp(1.0))])] == [[]]
 
 
-def test_a_question_beyond_the_context_is_refused(tiny, questions):
+def test_a_question_beyond_the_context_is_refused(runner, tiny, questions):
     with pytest.raises(UserError, match="exceeds the model's context of 512"):
-        QuestionEvaluator(tiny, HOOK, questions[:1], PromptSpec(template="x" * 600 + "{stem}"))
+        make(runner, tiny, questions[:1], PromptSpec(template="x" * 600 + "{stem}"))

@@ -88,10 +88,12 @@ def test_an_ensemble_of_two_identical_saes_forgets_as_one(tiny, make_spec, plant
     alone = evaluate(make_spec(n_features=[1]), tiny, alone={"path": folders[0]})
     both = evaluate(make_spec(n_features=[2]), tiny, both={"members": folders})
     assert alone.unlearning_score > 0
-    assert both.features == [0, 8]
+    assert sorted(both.features) == [0, 8]
     assert [m.features for m in both.members] == [[0], [0]]
     assert both.held_out == alone.held_out
-    accuracies = [[(s.multiplier, s.forget_accuracy, s.retain_accuracy) for s in r.frontier] for r in (alone, both)]
+    accuracies = [
+        [(s.intervention_options, s.forget_accuracy, s.retain_accuracy) for s in r.frontier] for r in (alone, both)
+    ]
     assert accuracies[0] == accuracies[1]
 
 
@@ -105,7 +107,11 @@ def test_members_that_each_catch_half_forget_more_together(tiny, make_spec, file
     (files / "forget_corpus.jsonl").write_text("\n".join(json.dumps(document) for document in documents))
     other = _detector_of(tiny, planted, second)
     folders = (save(planted, "first"), save(other, "second"))
-    spec = make_spec(n_features=[1, 2], multipliers=[800.0], retain_thresholds=[0.01])
+    spec = make_spec(
+        selectors={"firing_rate": {"retain_threshold": 0.01}},
+        n_features=[1, 2],
+        interventions={"clamp": {"multiplier": 800.0}},
+    )
     one, two, both = evaluate(spec, tiny, one={"path": folders[0]}, two={"path": folders[1]}, both={"members": folders})
     assert [m.features for m in both.members] == [[0], [0]]
     assert 0 < one.unlearning_score < both.unlearning_score

@@ -7,6 +7,7 @@ from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.interventions import Clamp, edit_residual
 from sae_lens_contrastive.unlearning import UnlearningResult, evaluate_saes
 from sae_lens_contrastive.unlearning import evaluate as evaluate_module
+from sae_lens_contrastive.unlearning.answers import QuestionEvaluator
 from sae_lens_contrastive.unlearning.batching import encode_text
 from sae_lens_contrastive.unlearning.subject import SaeUnderTest
 
@@ -51,13 +52,15 @@ def test_planted_knowledge_is_forgotten_and_scored(tiny, spec, planted, under_te
     select, held_out = ([q for q in forget_questions if q.split == split] for split in ("select", "held_out"))
     expected = {m: plain_accuracy(tiny, planted, select, FORGET_STEM, 0, m) for m in (1.0, 400.0)}
     assert min(expected.values()) < 0.7
-    assert result.unlearning_score == pytest.approx(1 - min(expected.values()))
+    everywhere = {m: plain_accuracy(tiny, planted, forget_questions, FORGET_STEM, 0, m) for m in (1.0, 400.0)}
+    assert result.unlearning_score == pytest.approx(1 - min(everywhere.values()))
+    assert min(s.forget_accuracy for s in result.frontier) == min(expected.values())
     assert result.cause_of_zero is None
     assert result.features == [0]
     assert result.setting is not None
     assert result.setting.n_features == 1
     assert result.setting.retain_accuracy == 1.0
-    chosen = result.setting.multiplier
+    chosen = result.setting.intervention_options["multiplier"]
     accuracy = plain_accuracy(tiny, planted, held_out, FORGET_STEM, 0, chosen)
     assert result.held_out.forget_accuracy == pytest.approx(accuracy)
     assert result.held_out.chance == 0.25
@@ -72,9 +75,22 @@ def test_planted_knowledge_is_forgotten_and_scored(tiny, spec, planted, under_te
     assert len(result.frontier) == 8
 
 
-def test_zero_is_a_sweep_without_multipliers(tiny, planted, under_test, make_spec):
-    result = evaluate(make_spec(intervention="zero"), under_test(planted), tiny)
-    assert [s.multiplier for s in result.frontier] == [0.0] * 4
+def test_selectors_and_interventions_are_combined(tiny, planted, under_test, make_spec):
+    spec = make_spec(
+        selectors={"firing_rate": {"retain_threshold": [0.01, 0.5]}, "mutual_information": {}},
+        interventions={"zero": {}, "gated": {"multiplier": [5, 400.0], "gate_percentile": 90}},
+    )
+    result = evaluate(spec, under_test(planted), tiny)
+    combinations = {
+        (s.selector, *s.selector_options.values(), s.n_features, s.intervention, *s.intervention_options.values())
+        for s in result.frontier
+    }
+    assert len(combinations) == len(result.frontier) == 3 * 2 * 3
+    assert ("mutual_information", 1, "gated", 400.0, 90) in combinations
+    # The stem is all that is asked, so the gate opens on every forget question and on no other.
+    by_gate = {s.forget_accuracy for s in result.frontier if s.intervention_options.get("multiplier") == 400.0}
+    clamped = evaluate(make_spec(), under_test(planted), tiny)
+    assert by_gate == {s.forget_accuracy for s in clamped.frontier if s.intervention_options["multiplier"] == 400.0}
 
 
 def test_no_features(tiny, spec, planted, under_test):
@@ -103,7 +119,10 @@ def test_retain_gate(tiny, files, planted, under_test, retain_questions, make_sp
     with torch.no_grad():
         planted.W_dec[0].copy_(planted.W_dec[1])
     spec = make_spec(
-        forget_corpora=[str(files / "mixed.txt")], retain_thresholds=[0.5], n_features=[2], multipliers=[400.0]
+        forget_corpora=[str(files / "mixed.txt")],
+        selectors={"firing_rate": {"retain_threshold": 0.5}},
+        n_features=[2],
+        interventions={"clamp": {"multiplier": 400.0}},
     )
     result = evaluate(spec, under_test(planted), tiny)
     assert result.frontier[0].retain_accuracy < 0.99
@@ -118,7 +137,7 @@ def test_unknown_questions_stop_early(tiny, planted, under_test, monkeypatch, ma
     def never(*_args, **_kwargs):
         raise AssertionError("the corpora were read")
 
-    monkeypatch.setattr("sae_lens_contrastive.unlearning.shared.corpus_residuals", never)
+    monkeypatch.setattr("sae_lens_contrastive.unlearning.shared.corpus_activations", never)
     result = evaluate(make_spec(min_known_questions=9), under_test(planted), tiny)
     assert result.cause_of_zero == "unknown_questions"
     assert result.unlearning_score == 0.0
@@ -149,16 +168,58 @@ def test_results_are_saved_and_used_again(tiny, spec, planted, under_test, tmp_p
     assert list(rows[0]["held_out"]) == ["forget_accuracy", "chance", "forgetting", "retain_accuracy", "ci95"]
 
     def never(*_args, **_kwargs):
-        raise AssertionError("a model was loaded")
+        raise AssertionError("questions were put")
 
-    monkeypatch.setattr(evaluate_module, "load_model", never)
-    (again,) = evaluate_saes(spec, {"one": subject}, out)
-    assert again == first
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate_module, "HookData", never)
+        assert evaluate(spec, subject, tiny, out) == first
     with torch.no_grad():
         planted.W_dec[0].zero_()
     changed = evaluate(spec, under_test(planted), tiny, out)
     assert changed.cause_of_zero == "no_effect"
     assert changed.provenance.sae_sha256 != first.provenance.sae_sha256
+
+
+def test_another_model_uses_no_saved_result(tiny, spec, planted, under_test, tmp_path, monkeypatch):
+    subject, out = under_test(planted), tmp_path / "out"
+    first = evaluate(spec, subject, tiny, out)
+    monkeypatch.setattr(evaluate_module, "model_digest", lambda _model: "another")
+    answered = counted_edits(monkeypatch)
+    assert evaluate(spec, subject, tiny, out).provenance != first.provenance
+    assert answered
+
+
+def test_a_killed_evaluation_goes_on_where_it_stopped(tiny, spec, planted, under_test, tmp_path, monkeypatch):
+    subject = under_test(planted)
+    whole = evaluate(spec, subject, tiny)
+    monkeypatch.setattr("sae_lens_contrastive.unlearning.sweep._EDITS_AT_ONCE", 1)
+    with monkeypatch.context() as patched:
+        answered = counted_edits(patched, stop_after=5)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(spec, subject, tiny, tmp_path / "out")
+    # Four evaluators answer each edit: the first edit is done, the second was cut short.
+    assert len(answered) == 5
+    rest = counted_edits(monkeypatch)
+    resumed = evaluate(spec, subject, tiny, tmp_path / "out")
+    comparable = {"seconds", "provenance"}
+    assert resumed.model_dump(exclude=comparable) == whole.model_dump(exclude=comparable)
+    # Both thresholds let feature 0 through alone: 2 edits, 1 to go, and the chosen one on the held-out questions.
+    assert len(rest) == 4 + 3
+
+
+def counted_edits(patched, stop_after=None):
+    """Edits that evaluators are asked for, one entry for each evaluator; Ctrl-C after some."""
+    asked = []
+    original = QuestionEvaluator.answers
+
+    def answers(self, sae, edits, progress=None):
+        if len(asked) == stop_after:
+            raise KeyboardInterrupt
+        asked.extend(edits)
+        return original(self, sae, edits, progress)
+
+    patched.setattr(QuestionEvaluator, "answers", answers)
+    return asked
 
 
 def test_an_unreadable_result_is_computed_anew(tiny, spec, planted, under_test, tmp_path):

@@ -1,22 +1,19 @@
 import pytest
+import torch
 
 from sae_lens_contrastive.data.questions import Question
+from sae_lens_contrastive.unlearning.forgetting import bootstrap_ci95, forgetting, mean_chance
 from sae_lens_contrastive.unlearning.output import SettingResult
-from sae_lens_contrastive.unlearning.score import (
-    bootstrap_ci95,
-    cause_of_zero,
-    choose_setting,
-    forgetting,
-    mean_chance,
-    unlearning_score,
-)
+from sae_lens_contrastive.unlearning.score import cause_of_zero, choose_setting, n_passing, unlearning_score
 
 
 def setting(forget, retain, *, n_features=10, multiplier=20.0, threshold=0.01, n_selected=10):
     return SettingResult(
-        retain_threshold=threshold,
+        selector="firing_rate",
+        selector_options={"retain_threshold": threshold},
         n_features=n_features,
-        multiplier=multiplier,
+        intervention="clamp",
+        intervention_options={"multiplier": multiplier},
         n_surviving=50,
         n_selected=n_selected,
         forget_accuracy=forget,
@@ -46,6 +43,16 @@ def test_score_is_the_deepest_forgetting_that_passes_the_gate():
     assert unlearning_score(FRONTIER, 1.0) == pytest.approx(0.3)
 
 
+def test_score_is_saebenchs_on_the_questions_of_both_splits():
+    # On `select` the second setting fails the gate, on all questions the first does.
+    first = setting(0.2, 1.0).model_copy(update={"forget_accuracy_all": 0.1, "retain_accuracy_all": 0.98})
+    second = setting(0.5, 0.9).model_copy(update={"forget_accuracy_all": 7 / 9, "retain_accuracy_all": 0.99})
+    # SAEBench takes the mean of a vector of 32-bit numbers.
+    assert unlearning_score([first, second], 0.99) == 1.0 - (torch.tensor([1.0] * 7 + [0.0] * 2).mean()).item()
+    assert choose_setting([first, second], 0.99) == first
+    assert n_passing([first, second], 0.99) == 1
+
+
 def test_score_is_zero_if_no_setting_passes():
     assert unlearning_score([setting(0.1, 0.5)], 0.99) == 0.0
     assert unlearning_score([], 0.99) == 0.0
@@ -55,9 +62,9 @@ def test_chosen_setting_and_its_ties():
     assert choose_setting(FRONTIER, 0.99) == FRONTIER[1]
     worse_retain = setting(0.5, 0.99, n_features=5)
     wide = setting(0.5, 1.0, n_features=20)
-    strong = setting(0.5, 1.0, n_features=10, multiplier=80.0)
     best = setting(0.5, 1.0, n_features=10, multiplier=40.0)
-    assert choose_setting([worse_retain, wide, strong, best], 0.99) == best
+    later = setting(0.5, 1.0, n_features=10, multiplier=80.0)
+    assert choose_setting([worse_retain, wide, best, later], 0.99) == best
 
 
 def test_no_setting_is_chosen_that_edits_nothing_or_fails_the_gate():

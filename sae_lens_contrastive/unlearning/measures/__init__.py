@@ -1,6 +1,10 @@
 """What an edit does beyond the questions it was chosen by; each part is optional."""
 
-from sae_lens_contrastive.unlearning.measures.edited_model import Edit as Edit
+from sae_lens_contrastive.unlearning.measures.chosen import MeasureOptions as MeasureOptions
+from sae_lens_contrastive.unlearning.measures.chosen import MeasureResults as MeasureResults
+from sae_lens_contrastive.unlearning.measures.chosen import ParaphraseResult as ParaphraseResult
+from sae_lens_contrastive.unlearning.measures.chosen import RecallResults as RecallResults
+from sae_lens_contrastive.unlearning.measures.edited_model import SaeEdit as SaeEdit
 from sae_lens_contrastive.unlearning.measures.random_baseline import RandomBaselineOptions as RandomBaselineOptions
 from sae_lens_contrastive.unlearning.measures.random_baseline import RandomBaselineResult as RandomBaselineResult
 from sae_lens_contrastive.unlearning.measures.random_baseline import random_baseline as random_baseline

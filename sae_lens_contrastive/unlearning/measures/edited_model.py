@@ -18,8 +18,8 @@ from sae_lens_contrastive.unlearning.prompts import Prompt
 
 
 @dataclass(frozen=True)
-class Edit:
-    """What is done to which features."""
+class SaeEdit:
+    """What is done to which features of an SAE."""
 
     sae: Any
     """SAE, or ensemble, that has the features."""
@@ -49,7 +49,7 @@ class EditedModel:
     Raises `UserError` for an SAE that cannot be edited, `ConfigError` for a hook off the residual stream.
     """
 
-    def __init__(self, model: Any, hook_name: str, edit: Edit | None = None) -> None:
+    def __init__(self, model: Any, hook_name: str, edit: SaeEdit | None = None) -> None:
         n_blocks_below(hook_name, model)
         if edit is not None:
             check_editable(edit.sae)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from sae_lens_contrastive.config import StrictModel
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.unlearning.batching import batches_by_length
-from sae_lens_contrastive.unlearning.measures.edited_model import Edit, EditedModel
+from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel, SaeEdit
 from sae_lens_contrastive.unlearning.prompts import Prompt, PromptSpec, PromptWriter
 
 
@@ -52,7 +52,7 @@ class RelearningResult(StrictModel):
 def relearning(
     model: Any,
     hook_name: str,
-    edit: Edit,
+    edit: SaeEdit,
     examples: Sequence[Question],
     questions: Sequence[Question],
     prompt: PromptSpec,

@@ -15,7 +15,7 @@ from sae_lens_contrastive.config import StrictModel
 from sae_lens_contrastive.models import ModelAboveHook, residual_at_hook
 from sae_lens_contrastive.unlearning.batching import batches_by_length
 from sae_lens_contrastive.unlearning.corpus import Contexts, mask_right, positions_before
-from sae_lens_contrastive.unlearning.measures.edited_model import Edit, EditedModel, TokenBatch
+from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel, SaeEdit, TokenBatch
 
 _ROWS_AT_ONCE = 256
 
@@ -52,7 +52,7 @@ class TextEffectsResult(StrictModel):
 def text_effects(
     model: Any,
     hook_name: str,
-    edit: Edit,
+    edit: SaeEdit,
     forget: Contexts,
     retain: Contexts,
     options: TextEffectsOptions,

@@ -4,7 +4,7 @@ import torch
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 from sae_lens_contrastive.interventions import Clamp, decoder_rows, feature_acts
-from sae_lens_contrastive.unlearning.measures import Edit
+from sae_lens_contrastive.unlearning.measures import SaeEdit
 
 HOOK = "blocks.19.hook_resid_post"
 FEATURES = (3, 7, 20, 31)
@@ -21,7 +21,7 @@ def random_sae(d_in=32, d_sae=64):
 
 
 def random_edit(multiplier=3.0, special_tokens=False):
-    return Edit(random_sae(), FEATURES, Clamp(multiplier), special_tokens)
+    return SaeEdit(random_sae(), FEATURES, Clamp(multiplier), special_tokens)
 
 
 def plain_logits(model, tokens, edit=None, hook_name=HOOK):

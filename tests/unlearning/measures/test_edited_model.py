@@ -9,7 +9,7 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from sae_lens_contrastive.errors import ConfigError, UserError
 from sae_lens_contrastive.interventions import Intervention, Zero
 from sae_lens_contrastive.unlearning.batching import encode_text
-from sae_lens_contrastive.unlearning.measures import Edit
+from sae_lens_contrastive.unlearning.measures import SaeEdit
 from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel
 from sae_lens_contrastive.unlearning.prompts import Prompt, Spot
 
@@ -84,7 +84,7 @@ class Witness(Intervention):
 
 def test_a_gate_sees_each_sequence_as_a_prompt_that_ends_where_the_question_ends(tiny, sequences):
     witness = Witness()
-    edited = EditedModel(tiny, HOOK, Edit(random_sae(), FEATURES, witness, special_tokens=True))
+    edited = EditedModel(tiny, HOOK, SaeEdit(random_sae(), FEATURES, witness, special_tokens=True))
     # Position 0 is not editable, the special token is; what comes after the question has no say.
     batch = edited.batch([sequences[1][:13], sequences[2]], n_asked=[11, 2])
     with torch.no_grad():
@@ -97,7 +97,7 @@ def test_a_gate_sees_each_sequence_as_a_prompt_that_ends_where_the_question_ends
 @pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.layers.3.mlp.up_proj.weight"])
 def test_gradients_reach_the_weights_below_the_hook_through_the_edit(tiny, sequences, name):
     # Switched off, unlike clamped, an activation changes without a jump.
-    edited = EditedModel(tiny, HOOK, Edit(random_sae(), FEATURES, Zero()))
+    edited = EditedModel(tiny, HOOK, SaeEdit(random_sae(), FEATURES, Zero()))
     prompt = Prompt(0, 0, tuple(sequences[0]), [Spot(20, 70, 0)])
     weight = tiny.original_model.get_parameter(name)
     before = weight.detach().clone()

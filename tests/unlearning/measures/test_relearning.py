@@ -6,7 +6,7 @@ from made_edits import HOOK, plain_logits, random_edit
 
 from sae_lens_contrastive.interventions import Clamp
 from sae_lens_contrastive.unlearning.batching import encode_text
-from sae_lens_contrastive.unlearning.measures import Edit, RelearningOptions, relearning
+from sae_lens_contrastive.unlearning.measures import RelearningOptions, SaeEdit, relearning
 from sae_lens_contrastive.unlearning.measures.relearning import _take_step, trainable_weights
 from sae_lens_contrastive.unlearning.prompts import PromptSpec
 
@@ -16,7 +16,7 @@ PROMPT = PromptSpec(option_template="{option}")
 @pytest.fixture
 def edit(planted):
     """A clamp of what fires on the stem of the forget questions."""
-    return Edit(planted, (0,), Clamp(400.0))
+    return SaeEdit(planted, (0,), Clamp(400.0))
 
 
 def plain_accuracy(model, questions, edit):

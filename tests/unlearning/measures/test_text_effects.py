@@ -4,7 +4,7 @@ from made_edits import FEATURES, HOOK, plain_logits, random_edit, random_sae
 
 from sae_lens_contrastive.interventions import Intervention
 from sae_lens_contrastive.unlearning.corpus import document_contexts
-from sae_lens_contrastive.unlearning.measures import Edit, TextEffectsOptions, text_effects
+from sae_lens_contrastive.unlearning.measures import SaeEdit, TextEffectsOptions, text_effects
 
 TEXTS = [
     "A text longer than the sliding window.",
@@ -55,7 +55,7 @@ class OnlyThird(Intervention):
 def test_contexts_that_an_edit_spares_do_not_diverge_at_all(tiny, contexts):
     one = type(contexts)(contexts.tokens[:1], contexts.counted[:1])
     three = type(contexts)(contexts.tokens[:1] * 3, contexts.counted[:1] * 3)
-    edit = Edit(random_sae(), FEATURES, OnlyThird())
+    edit = SaeEdit(random_sae(), FEATURES, OnlyThird())
     result = text_effects(tiny, HOOK, edit, one, three, TextEffectsOptions())
     assert result.forget.kl == 0
     assert result.forget.edited_loss == result.forget.loss

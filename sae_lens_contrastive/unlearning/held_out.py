@@ -1,0 +1,132 @@
+"""The chosen setting on questions that had no part in the choice, and everything else that is measured there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from sae_lens_contrastive.data.questions import Question, domains_of
+from sae_lens_contrastive.unlearning.forgetting import accuracy, bootstrap_ci95, forgetting, mean_chance
+from sae_lens_contrastive.unlearning.measures import (
+    MeasureResults,
+    ParaphraseResult,
+    RecallResults,
+    SaeEdit,
+    random_baseline,
+    recall_result,
+    relearning,
+    text_effects,
+)
+from sae_lens_contrastive.unlearning.output import HeldOut
+from sae_lens_contrastive.unlearning.prompt_set import Edit
+from sae_lens_contrastive.unlearning.shared import HookData
+
+
+@dataclass(frozen=True)
+class HeldOutReport:
+    """The held-out side of a result."""
+
+    held_out: HeldOut
+    below_chance: bool
+    retain_accuracy_by_domain: dict[str, float]
+    near_accuracy_by_domain: dict[str, float]
+    measures: MeasureResults
+
+
+def unedited_report(data: HookData) -> HeldOutReport:
+    """The unedited model answers what it knows, by definition."""
+    forget, retain = data.evaluators["forget_held_out"], data.evaluators["retain_held_out"]
+    questions = forget.known or [q for split in data.inputs.forget_questions.values() for q in split]
+    return HeldOutReport(
+        held_out=HeldOut(
+            forget_accuracy=1.0, chance=mean_chance(questions), forgetting=0.0, retain_accuracy=1.0, ci95=(1.0, 1.0)
+        ),
+        below_chance=False,
+        retain_accuracy_by_domain=dict.fromkeys(domains_of(retain.known), 1.0),
+        near_accuracy_by_domain=dict.fromkeys(domains_of(data.near.known), 1.0),
+        measures=MeasureResults(),
+    )
+
+
+def held_out_report(sae: Any, edit: Edit, data: HookData, *, title: str) -> HeldOutReport:
+    """Answer the held-out and near questions under an edit, and take the measures of the specification."""
+    forget, retain = data.evaluators["forget_held_out"], data.evaluators["retain_held_out"]
+    forget_right, retain_right, near_right = (each.answers(sae, [edit])[0] for each in (forget, retain, data.near))
+    chance = mean_chance(forget.known)
+    found = accuracy(forget_right)
+    spec = data.spec
+    return HeldOutReport(
+        held_out=HeldOut(
+            forget_accuracy=found,
+            chance=chance,
+            forgetting=forgetting(found, chance),
+            retain_accuracy=accuracy(retain_right),
+            ci95=bootstrap_ci95(forget.known, forget_right.tolist(), n_resamples=spec.n_bootstrap, seed=spec.seed),
+        ),
+        below_chance=found < chance,
+        retain_accuracy_by_domain=_by_domain(retain.known, retain_right),
+        near_accuracy_by_domain=_by_domain(data.near.known, near_right),
+        measures=_measures(sae, edit, data, found, title),
+    )
+
+
+def _measures(sae: Any, edit: Edit, data: HookData, forget_accuracy: float, title: str) -> MeasureResults:
+    spec, wanted = data.spec, data.spec.measures
+    whole = SaeEdit(sae, edit.features, edit.intervention, special_tokens=spec.edit_special_tokens)
+    forget = data.evaluators["forget_held_out"]
+    found: dict[str, Any] = {}
+    if wanted.text_effects is not None:
+        contexts = data.forget_text.contexts, data.retain_text.contexts
+        found["text_effects"] = text_effects(
+            data.model, data.hook_name, whole, *contexts, wanted.text_effects, batch_tokens=spec.batch_tokens
+        )
+    if wanted.random_baseline is not None:
+        found["random_baseline"] = random_baseline(
+            data.evidence(sae, gradients=False).forget.rate,
+            edit.features,
+            lambda features: _answers_of(sae, Edit(features, edit.intervention), data),
+            wanted.random_baseline,
+            forget_accuracy=forget_accuracy,
+            chance=mean_chance(forget.known),
+            seed=spec.seed,
+            title=f"random features, {title}",
+        )
+    if wanted.paraphrases and len(right := forget.paraphrase_answers(sae, edit)):
+        found["paraphrases"] = ParaphraseResult(n_paraphrases=len(right), accuracy=accuracy(right))
+    if wanted.recall is not None:
+        sides = {side: recall_result(data.recalled(side), data.recalled(side, whole)) for side in ("forget", "retain")}
+        found["recall"] = RecallResults(**sides)
+    if wanted.relearning is not None:
+        found["relearning"] = relearning(
+            data.model,
+            data.hook_name,
+            whole,
+            data.evaluators["forget_select"].known,
+            forget.known,
+            spec.prompt,
+            wanted.relearning,
+            seed=spec.seed,
+            batch_tokens=spec.batch_tokens,
+            title=f"relearning, {title}",
+        )
+    return MeasureResults(**found)
+
+
+def _answers_of(sae: Any, edit: Edit, data: HookData) -> tuple[Tensor, Tensor]:
+    """Held-out answers under another choice of features, with the gate, if there is one, fitted on them."""
+    intervention = edit.intervention
+    if intervention.needs_retain_text:
+        intervention = intervention.fitted(*data.retain_acts(sae, list(edit.features)))
+    fitted = Edit(edit.features, intervention)
+    forget, retain = (data.evaluators[f"{side}_held_out"].answers(sae, [fitted])[0] for side in ("forget", "retain"))
+    return forget, retain
+
+
+def _by_domain(questions: Sequence[Question], right: Bool[Tensor, " n"]) -> dict[str, float]:
+    domains = [question.domain for question in questions]
+    return {domain: accuracy(right[torch.tensor([d == domain for d in domains])]) for domain in domains_of(questions)}
