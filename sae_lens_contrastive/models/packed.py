@@ -25,6 +25,8 @@ from sae_lens_contrastive.models.residual import (
     residual_at_hook,
 )
 
+_TRIAL_WINDOW = 64
+
 
 @dataclass(frozen=True)
 class PackedRows:
@@ -102,9 +104,10 @@ class PackedModel:
         self.model = model
         self.hook_name = hook_name
         self.n_below = n_blocks_below(hook_name, model)
-        self.last = int(model.cfg.n_layers) - 1
+        self.last = model.cfg.n_layers - 1
         config = model.original_model.config.get_text_config()
-        self._window: int | None = getattr(config, "sliding_window", None)
+        self.window: int | None = getattr(config, "sliding_window", None)
+        """Positions that a token of a sliding-window layer sees."""
         self._layer_types: set[str] = set(getattr(config, "layer_types", None) or ())
 
     @torch.no_grad()
@@ -141,8 +144,8 @@ class PackedModel:
     def _mask(self, rows: PackedRows, past: KeyValues | None = None) -> Tensor | dict[str, Tensor]:
         """One mask for all layers, or one for each type of layer, as transformers takes them."""
         if "sliding_attention" not in self._layer_types:
-            return rows.mask(past, None if self._layer_types else self._window)
-        kinds = {"full_attention": None, "sliding_attention": self._window}
+            return rows.mask(past, None if self._layer_types else self.window)
+        kinds = {"full_attention": None, "sliding_attention": self.window}
         return {kind: rows.mask(past, window) for kind, window in kinds.items()}
 
     def _run(self, rows: PackedRows, mask: Tensor | dict[str, Tensor], cache: Any) -> Any:
@@ -163,26 +166,31 @@ def can_pack(model: Any, hook_name: str) -> bool:
     if not isinstance(model, HookedBridge) or n_blocks_below(hook_name, model) in (0, model.cfg.n_layers):
         return False
     packed, above = PackedModel(model, hook_name), ModelAboveHook(model, hook_name)
-    device = model.cfg.device
+    device = next(model.parameters()).device
+    # A trunk that is longer than a short sliding window, a branch of two tokens and one of one.
+    n_trunk = 4 + min(packed.window or 0, _TRIAL_WINDOW)
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(min(256, int(model.cfg.d_vocab)), (7,), generator=generator).tolist()
-    # A trunk of four tokens, branches of two and one.
-    rows = PackedRows.of([tokens], [[0, 1, 2, 3, 4, 5, 4]], [[0, 0, 0, 0, 1, 1, 2]], device)
-    start = PackedRows.of([tokens[:3]], [[0, 1, 2]], [[0, 0, 0]], device)
-    rest = PackedRows.of([tokens[3:]], [[3, 4, 5, 4]], [[0, 1, 1, 2]], device)
+    tokens = torch.randint(min(256, int(model.cfg.d_vocab)), (n_trunk + 3,), generator=generator).tolist()
+    positions = [*range(n_trunk), n_trunk, n_trunk + 1, n_trunk]
+    branch = [0] * n_trunk + [1, 1, 2]
+    rows, start, rest = (
+        PackedRows.of([tokens[part]], [positions[part]], [branch[part]], device)
+        for part in (slice(None), slice(n_trunk - 1), slice(n_trunk - 1, None))
+    )
     try:
         residual = packed.residual(rows)
-        past = packed.keys_and_values(start, residual[:, :3])
-        found = packed.logits(rest, residual[:, 3:], torch.tensor([[0, 2, 3]], device=device), past)
+        past = packed.keys_and_values(start, residual[:, : n_trunk - 1])
+        wanted = torch.tensor([[0, 2, 3]], device=device)
+        found = packed.logits(rest, residual[:, n_trunk - 1 :], wanted, past)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, NotImplementedError):
         return False
-    wanted = []
-    for branch in ([4, 5], [6]):
-        sequence = torch.tensor([[*tokens[:4], *(tokens[i] for i in branch)]], device=device)
+    alone = []
+    for ending in (tokens[n_trunk : n_trunk + 2], tokens[n_trunk + 2 :]):
+        sequence = torch.tensor([[*tokens[:n_trunk], *ending]], device=device)
         ends = torch.zeros(sequence.shape, dtype=torch.bool, device=device)
-        ends[0, [3, -1]] = True
-        wanted.append(above(sequence, residual_at_hook(model, hook_name, sequence), ends))
-    expected = torch.cat([wanted[0], wanted[1][1:]])
+        ends[0, [n_trunk - 1, -1]] = True
+        alone.append(above(sequence, residual_at_hook(model, hook_name, sequence), ends))
+    expected = torch.cat([alone[0], alone[1][1:]])
     tolerance = 1e-3 if expected.dtype == torch.float32 else 0.1
     return bool(((found - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1)).item())
 

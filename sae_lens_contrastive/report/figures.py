@@ -8,9 +8,11 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from sae_lens_contrastive.report.frontier import draw_frontier
 from sae_lens_contrastive.report.groups import draw_clusters, draw_correlation_history
 from sae_lens_contrastive.report.importance import draw_importance
 from sae_lens_contrastive.report.over_steps import draw_curriculum, draw_stability, draw_training_losses
+from sae_lens_contrastive.report.relearning import draw_relearning
 from sae_lens_contrastive.report.results import SavedResults
 from sae_lens_contrastive.report.scores import draw_unlearning_scores
 from sae_lens_contrastive.report.thresholds import draw_feature_thresholds
@@ -24,6 +26,8 @@ DRAWINGS: dict[str, Callable[[SavedResults], Figure | None]] = {
     "importance.png": draw_importance,
     "stability.png": draw_stability,
     "curriculum.png": draw_curriculum,
+    "frontier.png": draw_frontier,
+    "relearning.png": draw_relearning,
 }
 """What draws each figure; it returns None where there are no data."""
 
@@ -31,9 +35,9 @@ DRAWINGS: dict[str, Callable[[SavedResults], Figure | None]] = {
 def write_figures(results: SavedResults, folder: Path | str) -> list[Path]:
     """Draw every figure for which there are data and return the files written.
 
-    From the evaluation: `unlearning_scores.png`. From the training: `training_losses.png`, and, where they were
-    recorded, `correlation_history.png`, `clusters.png`, `importance.png`, `stability.png` and `curriculum.png`. From
-    both: `feature_thresholds.png`.
+    From the evaluation: `unlearning_scores.png`, `frontier.png` and, if it was measured, `relearning.png`. From the
+    training: `training_losses.png`, and, where they were recorded, `correlation_history.png`, `clusters.png`,
+    `importance.png`, `stability.png` and `curriculum.png`. From both: `feature_thresholds.png`.
     """
     written = []
     for name, draw in DRAWINGS.items():

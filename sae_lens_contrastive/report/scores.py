@@ -13,7 +13,7 @@ from sae_lens_contrastive.report.panels import setting_blocks, shared_legend
 from sae_lens_contrastive.report.results import SavedResults
 from sae_lens_contrastive.report.seeds import Spread, causes_of_zero
 
-SCORE = "unlearning score (select questions)"
+SCORE = "unlearning score (all questions)"
 FORGETTING = "forgetting (held-out questions)"
 _WIDTH = 8.6
 

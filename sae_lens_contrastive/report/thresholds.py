@@ -25,16 +25,16 @@ class _Thresholds:
     """Variants, from top to bottom."""
     joining: dict[str, Bar | None]
     """Correlation threshold of each variant that was trained, None without groups; empty if none groups."""
-    surviving: dict[str, dict[float, Bar]]
-    """Features that survive each retain threshold."""
+    surviving: dict[str, dict[str, Bar]]
+    """Features that each selector lets through."""
 
     @property
-    def retain_thresholds(self) -> list[float]:
-        return sorted({value for bars in self.surviving.values() for value in bars})
+    def selectors(self) -> list[str]:
+        return list(dict.fromkeys(name for bars in self.surviving.values() for name in bars))
 
     @property
     def inches(self) -> float:
-        return AXIS_INCHES + (max(1, len(self.retain_thresholds)) * BAR_INCHES + 0.1) * len(self.labels)
+        return AXIS_INCHES + (max(1, len(self.selectors)) * BAR_INCHES + 0.1) * len(self.labels)
 
     @property
     def n_panels(self) -> int:
@@ -76,12 +76,11 @@ def _draw_joining(axes: Axes, thresholds: _Thresholds) -> list[Bar | None]:
 def _draw_surviving(axes: Axes, thresholds: _Thresholds) -> list[Bar | None]:
     bars = thresholds.surviving
     series = {
-        f"retain threshold {value:g}": [bars.get(name, {}).get(value) for name in thresholds.labels]
-        for value in thresholds.retain_thresholds
+        selector: [bars.get(name, {}).get(selector) for name in thresholds.labels] for selector in thresholds.selectors
     }
     draw_bars(axes, thresholds.labels, series, number="{:.0f}", width_inches=_PANEL_INCHES - 0.5)
     axes.set_xlabel("features left to choose from")
-    axes.set_title("Forget features below the retain threshold", fontsize=10)
+    axes.set_title("Forget features that a selector lets through", fontsize=10)
     return [bar for drawn in series.values() for bar in drawn]
 
 
@@ -102,10 +101,21 @@ def _joining(runs: Sequence[SavedRun]) -> Bar | None:
     return Bar(Spread(tuple(record["correlation_threshold"] for record in last)), note=f"{counted} groups")
 
 
-def _surviving(rows: Sequence[dict[str, Any]]) -> dict[float, Bar]:
-    counts: dict[float, list[float]] = {}
+def _surviving(rows: Sequence[dict[str, Any]]) -> dict[str, Bar]:
+    counts: dict[str, list[float]] = {}
     for row in rows:
         # The number does not depend on the other coordinates of a setting.
-        for value, count in {s["retain_threshold"]: s["n_surviving"] for s in row.get("frontier") or ()}.items():
-            counts.setdefault(value, []).append(count)
-    return {value: Bar(Spread(tuple(of_seeds))) for value, of_seeds in counts.items()}
+        for name, count in {_selector(s): s["n_surviving"] for s in row.get("frontier") or ()}.items():
+            counts.setdefault(name, []).append(count)
+    return {name: Bar(Spread(tuple(of_seeds))) for name, of_seeds in counts.items()}
+
+
+def _selector(setting: dict[str, Any]) -> str:
+    """Name of a selector with its options, such as `retain threshold 0.01`."""
+    options = ", ".join(
+        f"{key.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{key.replace('_', ' ')} {value}"
+        for key, value in setting["selector_options"].items()
+    )
+    # The thresholds of SAEBench's selector say enough by themselves.
+    named = [options] if setting["selector"] == "firing_rate" and options else [setting["selector"], options]
+    return ", ".join(part.replace("_", " ") for part in named if part)

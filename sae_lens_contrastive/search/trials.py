@@ -56,18 +56,9 @@ def trial_folder(number: int) -> str:
 def best_tradeoff(frontier: Sequence[SettingResult]) -> SettingResult:
     """The setting with the highest retain_accuracy - forget_accuracy: it stands for its SAE in the search.
 
-    Ties: higher retain accuracy, then fewer features, then the smaller multiplier, then the lower threshold.
+    Ties: higher retain accuracy, then fewer features, then the order of the sweep.
     """
-    return max(
-        frontier,
-        key=lambda s: (
-            s.retain_accuracy - s.forget_accuracy,
-            s.retain_accuracy,
-            -s.n_features,
-            -s.multiplier,
-            -s.retain_threshold,
-        ),
-    )
+    return max(frontier, key=lambda s: (s.retain_accuracy - s.forget_accuracy, s.retain_accuracy, -s.n_features))
 
 
 class TrialRunner:

@@ -40,7 +40,7 @@ class QuestionEvaluator:
     ) -> None:
         self.runner = runner
         self.batch_tokens = batch_tokens
-        self._pooling = prompt.pooling
+        self._pooling: Literal["sum", "max"] = prompt.pooling
         self._special: set[int] = set(model.tokenizer.all_special_ids)
         self._edit_special = edit_special_tokens
         self._budget = budget

@@ -20,13 +20,15 @@ from sae_lens_contrastive.unlearning.answer_store import AnswerStore
 from sae_lens_contrastive.unlearning.ensemble import Ensemble
 from sae_lens_contrastive.unlearning.held_out import held_out_report, unedited_report
 from sae_lens_contrastive.unlearning.output import MemberFeatures, Provenance, SettingResult, UnlearningResult
+from sae_lens_contrastive.unlearning.saebench_output import saebench_output
 from sae_lens_contrastive.unlearning.score import cause_of_zero, choose_setting, n_passing, unlearning_score
 from sae_lens_contrastive.unlearning.shared import HookData
 from sae_lens_contrastive.unlearning.spec import EvalInputs, EvalSpec, check_spec
-from sae_lens_contrastive.unlearning.subject import SaeUnderTest, check_sae, load_sae
+from sae_lens_contrastive.unlearning.subject import SaeFacts, SaeUnderTest, check_sae, load_sae
 from sae_lens_contrastive.unlearning.sweep import SweptSetting, sweep
 
 RESULTS_FILE = "results.json"
+SAEBENCH_FOLDER = "saebench"
 
 _PACKAGES = ("sae-lens-contrastive", "sae-lens", "transformer-lens", "transformers", "torch")
 _RESERVED_NAMES = {"results", "run"}
@@ -37,8 +39,9 @@ def evaluate_saes(
 ) -> list[UnlearningResult]:
     """Evaluate SAEs and return their results in the given order.
 
-    With `out`, each result is saved as `<name>.json` as soon as it is there, and all of them as `results.json`; a saved
-    result is used again if SAE, model, specification, data and package versions are the same. Answers under single
+    With `out`, each result is saved as `<name>.json` as soon as it is there, in SAEBench's format as
+    `saebench/<name>_eval_results.json`, and all of them as `results.json`; a saved result is used again if SAE, model,
+    specification, data and package versions are the same. Answers under single
     settings are saved as well, in `<name>.answers.json`, so that a killed evaluation goes on where it stopped. `model`
     spares loading `spec.model`, which it must be.
 
@@ -72,7 +75,7 @@ def evaluate_saes(
             if facts[name].hook_name == hook_name:
                 results[name] = _evaluate(name, saes[name], data, provenance, out)
                 if out is not None:
-                    write_json(out / f"{name}.json", results[name].model_dump())
+                    _save(out, results[name], spec, saes[name], facts[name])
     ordered = [results[name] for name in saes]
     if out is not None:
         write_json(out / RESULTS_FILE, [result.model_dump() for result in ordered])
@@ -137,10 +140,12 @@ def _evaluate(
         unlearning_score=unlearning_score(frontier, gate),
         held_out=report.held_out,
         cause_of_zero=cause_of_zero(frontier, gate) if data.knows_enough else "unknown_questions",
+        retain_gate=gate,
         n_settings_passing=n_passing(frontier, gate),
         seconds=round(time.perf_counter() - started, 2),
         below_chance=report.below_chance,
         setting=setting,
+        gate_threshold=None if edit is None else getattr(edit.intervention, "threshold", None),
         features=list(features),
         members=_by_member(subject, sae, features),
         retain_accuracy_by_domain=report.retain_accuracy_by_domain,
@@ -150,6 +155,13 @@ def _evaluate(
         frontier=frontier,
         provenance=provenance,
     )
+
+
+def _save(out: Path, result: UnlearningResult, spec: EvalSpec, subject: SaeUnderTest, facts: SaeFacts) -> None:
+    published = saebench_output(result, spec, subject, facts.config)
+    write_json(out / SAEBENCH_FOLDER / f"{result.name}_eval_results.json", published)
+    # Last: a saved result is one with everything beside it.
+    write_json(out / f"{result.name}.json", result.model_dump())
 
 
 def _identity(data: HookData, provenance: Provenance) -> dict[str, Any]:

@@ -112,6 +112,8 @@ class UnlearningResult(StrictModel):
     """The chosen setting on questions that had no part in the choice."""
     cause_of_zero: CauseOfZero | None
     """Why the score is 0; None if it is not."""
+    retain_gate: float
+    """Retain accuracy that a setting must keep to count."""
     n_settings_passing: int
     """Settings that edit a feature and keep retain accuracy on `select` at the gate."""
     seconds: float
@@ -121,6 +123,8 @@ class UnlearningResult(StrictModel):
     forget."""
     setting: SettingResult | None
     """The setting chosen on the `select` questions."""
+    gate_threshold: float | None
+    """Share of a prompt's tokens with a firing feature above which a `gated` intervention edits; None for others."""
     features: list[int]
     """Features edited at that setting; of an ensemble, indices into its members' dictionaries one after another."""
     members: list[MemberFeatures] = Field(default_factory=list)

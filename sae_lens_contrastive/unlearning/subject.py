@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,21 +56,27 @@ class SaeFacts:
     """Features of its dictionary."""
     sha256: str
     """Hash of its weights and configuration."""
+    config: dict[str, Any] | None
+    """Its configuration; None for an ensemble."""
 
 
 def load_sae(name: str, subject: SaeUnderTest, device: str) -> Any:
-    """Load an SAE; `UserError` for a missing or unreadable one, or a hub that cannot be reached."""
+    """Load an SAE; `UserError` for a missing or unreadable one, or a hub that cannot be reached.
+
+    Norms of decoder rows are folded into the encoder where that changes no reconstruction, so that a multiplier means
+    the same for every SAE; SAEBench does so too.
+    """
     title = f"SAE {name!r}"
     if subject.path is not None:
-        return load_folder(title, subject.path, device)
+        return _folded(load_folder(title, subject.path, device))
     if subject.members:
         return Ensemble(
             [f"{path} of {name!r}" for path in subject.members],
-            [load_folder(title, path, device) for path in subject.members],
+            [_folded(load_folder(title, path, device)) for path in subject.members],
         )
     assert subject.release is not None
     assert subject.sae_id is not None
-    return load_release(title, subject.release, subject.sae_id, device)
+    return _folded(load_release(title, subject.release, subject.sae_id, device))
 
 
 def check_sae(name: str, subject: SaeUnderTest, device: str) -> SaeFacts:
@@ -80,11 +87,18 @@ def check_sae(name: str, subject: SaeUnderTest, device: str) -> SaeFacts:
     """
     sae = load_sae(name, subject, device)
     if not isinstance(sae, Ensemble):
-        return SaeFacts(_check_one(f"SAE {name!r}", sae), sae.cfg.d_in, sae.cfg.d_sae, _digest(sae))
+        return SaeFacts(_check_one(f"SAE {name!r}", sae), sae.cfg.d_in, sae.cfg.d_sae, _digest(sae), sae.cfg.to_dict())
     members = list(zip(subject.members, sae.members, strict=True))
     hook_names = [_check_one(f"SAE {name!r}, member {path}", member) for path, member in members]
     digests = "".join(_digest(member) for _, member in members)
-    return SaeFacts(hook_names[0], sae.cfg.d_in, sae.cfg.d_sae, hashlib.sha256(digests.encode()).hexdigest())
+    return SaeFacts(hook_names[0], sae.cfg.d_in, sae.cfg.d_sae, hashlib.sha256(digests.encode()).hexdigest(), None)
+
+
+def _folded(sae: Any) -> Any:
+    # A TopK SAE that does not rescale by the norms would choose other features.
+    with suppress(NotImplementedError):
+        sae.fold_W_dec_norm()
+    return sae
 
 
 def _check_one(title: str, sae: Any) -> str:

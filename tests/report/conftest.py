@@ -1,5 +1,15 @@
 import pytest
-from made_results import CURRICULUM, PRUNING, REINITIALISATION, grouping, history, importance, row, stability
+from made_results import (
+    CURRICULUM,
+    PRUNING,
+    REINITIALISATION,
+    RELEARNING,
+    grouping,
+    history,
+    importance,
+    row,
+    stability,
+)
 
 from sae_lens_contrastive.files import write_json
 
@@ -38,6 +48,7 @@ def study_folder(tmp_path):
             for variant in ("run0", "run5"):
                 score = 0.0 if variant == "run0" else 0.5 + 0.1 * seed
                 facts = {"study_setting": setting, "d_sae": d_sae, "layer": 21, "explained_variance": 0.8, "l0": 32.0}
+                facts["measures"] = {"relearning": RELEARNING} if variant == "run5" else {}
                 cause = None if score else "retain_gate"
                 rows.append(row(variant, score, score, seed=seed, cause=cause, **facts))
                 folder = tmp_path / setting / f"seed{seed}" / "train" / variant

@@ -19,9 +19,21 @@ def row(variant, score, forgetting, *, seed=0, cause=None, accuracy=None, **chan
             "ci95": [max(0.0, accuracy - 0.1), min(1.0, accuracy + 0.08)],
         },
         "cause_of_zero": cause,
+        "retain_gate": 0.99,
+        "n_settings_passing": 2,
         "below_chance": accuracy < 0.25,
         "frontier": [
-            {"retain_threshold": threshold, "n_features": n, "n_surviving": survivors}
+            {
+                "selector": "firing_rate",
+                "selector_options": {"retain_threshold": threshold},
+                "n_features": n,
+                "intervention": "clamp",
+                "intervention_options": {"multiplier": 50},
+                "n_surviving": survivors,
+                "n_selected": min(n, survivors),
+                "forget_accuracy": accuracy,
+                "retain_accuracy": 0.98 + n / 1000,
+            }
             for threshold, survivors in ((0.001, 3), (0.01, 41))
             for n in (10, 20)
         ],
@@ -103,6 +115,7 @@ CURRICULUM = [
     {"step": 15, "stage": "differentiate", "forget_share": 0.65},
     {"step": 50, "stage": "unlearn", "forget_share": 1.0},
 ]
+RELEARNING = {"unedited_accuracy": 1.0, "steps": [0, 1, 2], "accuracy": [0.2, 0.3, 0.8], "loss": [3.0, 2.0, 1.0]}
 
 
 def run(variant, seed=0, setting="", *, records=None, **trackers):

@@ -1,7 +1,18 @@
 import itertools
 
 import pytest
-from made_results import CURRICULUM, PRUNING, REINITIALISATION, grouping, history, importance, row, run, stability
+from made_results import (
+    CURRICULUM,
+    PRUNING,
+    REINITIALISATION,
+    RELEARNING,
+    grouping,
+    history,
+    importance,
+    row,
+    run,
+    stability,
+)
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
@@ -11,6 +22,7 @@ from sae_lens_contrastive.report.figures import DRAWINGS
 ALL = [
     *("unlearning_scores.png", "training_losses.png", "feature_thresholds.png"),
     *("correlation_history.png", "clusters.png", "importance.png", "stability.png", "curriculum.png"),
+    *("frontier.png", "relearning.png"),
 ]
 
 
@@ -21,9 +33,9 @@ def _is_drawn(path):
         assert len(image.convert("RGB").getcolors(maxcolors=2**24)) > 100
 
 
-def test_the_three_figures_of_a_run(run_folder):
+def test_the_figures_of_a_run(run_folder):
     written = write_figures(load_results(run_folder), run_folder)
-    assert [path.name for path in written] == ALL[:3]
+    assert [path.name for path in written] == [*ALL[:3], "frontier.png"]
     for path in written:
         _is_drawn(path)
 
@@ -66,7 +78,10 @@ def test_no_text_overlaps_or_is_cut_off(name, settings, n_variants, n_seeds):
     variants = [f"run5_without_part_{i}" for i in range(n_variants)]
     keys = list(itertools.product(variants, range(n_seeds), settings))
     results = SavedResults(
-        [row(variant, 0.5, 0.6 + 0.2 * seed, seed=seed, study_setting=setting) for variant, seed, setting in keys],
+        [
+            row(variant, 0.5, 0.6 + 0.2 * seed, seed=seed, study_setting=setting, measures={"relearning": RELEARNING})
+            for variant, seed, setting in keys
+        ],
         [run(*key, records=history(threshold=0.2), **trackers) for key in keys],
     )
     figure = DRAWINGS[name](results)

@@ -6,7 +6,8 @@ from sae_lens_contrastive.report import SavedResults
 from sae_lens_contrastive.report.thresholds import draw_feature_thresholds
 
 JOINING = "Correlation that joins features"
-SURVIVING = "Forget features below the retain threshold"
+SETTING = {"selector": "firing_rate", "selector_options": {"retain_threshold": 0.01}}
+SURVIVING = "Forget features that a selector lets through"
 
 
 def test_a_bar_for_each_variant_and_threshold():
@@ -30,10 +31,7 @@ def test_a_bar_for_each_variant_and_threshold():
 
 
 def test_survivors_are_averaged_over_seeds():
-    rows = [
-        row("a", 0.5, 0.5, seed=seed, frontier=[{"retain_threshold": 0.01, "n_surviving": 10 + 20 * seed}])
-        for seed in (0, 1)
-    ]
+    rows = [row("a", 0.5, 0.5, seed=seed, frontier=[{**SETTING, "n_surviving": 10 + 20 * seed}]) for seed in (0, 1)]
     (axes,) = draw_feature_thresholds(SavedResults(rows)).axes
     assert bars(axes, "retain threshold 0.01") == [20]
     assert dots(axes) == [[10, 30]]
