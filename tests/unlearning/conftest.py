@@ -15,6 +15,7 @@ from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.models import TINY_GEMMA_2, residual_at_hook
 from sae_lens_contrastive.unlearning.batching import encode_text
 from sae_lens_contrastive.unlearning.spec import EvalSpec
+from sae_lens_contrastive.unlearning.subject import SaeUnderTest
 
 HOOK = "blocks.19.hook_resid_post"
 FORGET_STEM, RETAIN_STEM = "Q", "Z"
@@ -99,7 +100,7 @@ def make_spec(files):
     return lambda **changes: EvalSpec.model_validate({**values, **changes})
 
 
-def _stem_detector(model, d_sae=8):
+def stem_detector(model, d_sae=8, hook_name=HOOK):
     """An SAE whose feature 0 fires exactly on the forget stem, feature 1 on the retain stem, no other anywhere.
 
     A direction is chosen by least squares so that the stem projects to 1 and everything else near 0.
@@ -108,10 +109,10 @@ def _stem_detector(model, d_sae=8):
     bos = tokenizer.bos_token_id
     texts = (FORGET_STEM, RETAIN_STEM, ".", f"{FORGET_STEM}..", f"{RETAIN_STEM}..")
     rows = torch.cat(
-        [residual_at_hook(model, HOOK, torch.tensor([[bos, *encode_text(tokenizer, t)]]))[0, 1:] for t in texts]
+        [residual_at_hook(model, hook_name, torch.tensor([[bos, *encode_text(tokenizer, t)]]))[0, 1:] for t in texts]
     )
     sae = StandardSAE(StandardSAEConfig(d_in=model.cfg.d_model, d_sae=d_sae, apply_b_dec_to_input=False))
-    sae.cfg.metadata.hook_name = HOOK
+    sae.cfg.metadata.hook_name = hook_name
     with torch.no_grad():
         sae.W_enc.zero_()
         sae.b_enc.fill_(-0.5)
@@ -125,4 +126,31 @@ def _stem_detector(model, d_sae=8):
 
 @pytest.fixture
 def planted(tiny):
-    return _stem_detector(tiny)
+    return stem_detector(tiny)
+
+
+@pytest.fixture
+def planted_knowledge(tiny):
+    """An SAE whose feature 0 writes what the model knows of the forget stem, near the end of the model.
+
+    d solves ⟨W_U[letter], d⟩ = logit of the letter: to subtract enough of it turns the order of all options around.
+    """
+    sae = stem_detector(tiny, hook_name="blocks.24.hook_resid_post")
+    tokens = torch.tensor([[tiny.tokenizer.bos_token_id, *encode_text(tiny.tokenizer, FORGET_STEM)]])
+    letters = [encode_text(tiny.tokenizer, letter)[0] for letter in ascii_lowercase]
+    with torch.no_grad():
+        logits = tiny(tokens)[0, -1, letters]
+        unembed = tiny.original_model.get_output_embeddings().weight[letters]
+        direction = torch.linalg.lstsq(unembed, (logits - logits.mean())[:, None], driver="gelsd").solution[:, 0]
+        sae.W_dec[0] = torch.nn.functional.normalize(direction, dim=0)
+    return sae
+
+
+@pytest.fixture
+def under_test(tmp_path):
+    def save(sae, name="sae", **facts):
+        folder = tmp_path / name
+        sae.save_model(folder)
+        return SaeUnderTest(**{"variant": "planted", "seed": 3, "path": folder, **facts})
+
+    return save

@@ -2,32 +2,13 @@ import json
 
 import pytest
 import torch
+from evaluating import evaluate
 
-from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.interventions import Clamp, edit_residual
-from sae_lens_contrastive.unlearning import UnlearningResult, evaluate_saes
-from sae_lens_contrastive.unlearning import evaluate as evaluate_module
-from sae_lens_contrastive.unlearning.answers import QuestionEvaluator
 from sae_lens_contrastive.unlearning.batching import encode_text
-from sae_lens_contrastive.unlearning.subject import SaeUnderTest
 
 HOOK = "blocks.19.hook_resid_post"
 FORGET_STEM, RETAIN_STEM = "Q", "Z"
-
-
-@pytest.fixture
-def under_test(tmp_path):
-    def save(sae, name="sae", **facts):
-        folder = tmp_path / name
-        sae.save_model(folder)
-        return SaeUnderTest(**{"variant": "planted", "seed": 3, "path": folder, **facts})
-
-    return save
-
-
-def evaluate(spec, subject, tiny, out=None):
-    (result,) = evaluate_saes(spec, {"one": subject}, out, model=tiny)
-    return result
 
 
 def plain_accuracy(model, sae, questions, stem, feature, multiplier):
@@ -73,6 +54,38 @@ def test_planted_knowledge_is_forgotten_and_scored(tiny, spec, planted, under_te
     assert result.known.forget_select == (8, 8)
     assert {s.n_surviving for s in result.frontier} == {1}
     assert len(result.frontier) == 8
+
+
+def test_knowledge_along_one_direction_is_forgotten_completely(tiny, make_spec, planted_knowledge, under_test):
+    spec = make_spec(interventions={"clamp": {"multiplier": 3000.0}}, measures={"random_baseline": {"n_draws": 10}})
+    result = evaluate(spec, under_test(planted_knowledge), tiny)
+    assert result.features == [0]
+    assert result.held_out.forgetting == 1.0
+    assert result.below_chance
+    assert result.unlearning_score > 0.75
+    assert result.held_out.retain_accuracy == 1.0
+    # Other features, none of which fires on the stem, forget nothing.
+    assert result.measures.random_baseline.forgetting == 0.0
+    assert result.measures.random_baseline.p_value == pytest.approx(1 / 11)
+
+
+def test_random_features_that_fire_as_often_forget_about_nothing(tiny, make_spec, planted_knowledge, under_test):
+    # Features 2 to 7 fire exactly where feature 0 does and write in random directions, too weakly to matter.
+    with torch.no_grad():
+        planted_knowledge.W_enc[:, 2:] = planted_knowledge.W_enc[:, :1]
+        generator = torch.Generator().manual_seed(0)
+        planted_knowledge.W_dec[2:] = torch.nn.functional.normalize(torch.randn(6, 32, generator=generator), dim=1)
+    spec = make_spec(
+        selectors={"attribution": {"retain_threshold": 0.5}},
+        n_features=[1],
+        interventions={"clamp": {"multiplier": [8.0]}},
+        measures={"random_baseline": {"n_draws": 12, "n_nearest": 6}, "text_effects": {"max_tokens": 20}},
+    )
+    result = evaluate(spec, under_test(planted_knowledge), tiny)
+    assert result.held_out.forgetting > 0.5
+    assert abs(result.measures.random_baseline.forgetting) < 0.1
+    assert result.measures.text_effects.forget.kl > 0
+    assert result.measures.text_effects.retain.kl == 0
 
 
 def test_selectors_and_interventions_are_combined(tiny, planted, under_test, make_spec):
@@ -156,148 +169,6 @@ def test_text_about_held_out_entities_is_not_read(tiny, files, planted, under_te
     path.write_text("\n".join(json.dumps(document) for document in documents))
     result = evaluate(make_spec(forget_corpora=[str(path)]), under_test(planted), tiny)
     assert result.cause_of_zero == "no_features"
-
-
-def test_results_are_saved_and_used_again(tiny, spec, planted, under_test, tmp_path, monkeypatch):
-    subject, out = under_test(planted), tmp_path / "out"
-    first = evaluate(spec, subject, tiny, out)
-    rows = json.loads((out / "results.json").read_text())
-    assert [UnlearningResult.model_validate(row) for row in rows] == [first]
-    keys = ["variant", "seed", "forget_domain", "unlearning_score", "held_out", "cause_of_zero", "seconds"]
-    assert [key for key in rows[0] if key in keys] == keys
-    assert list(rows[0]["held_out"]) == ["forget_accuracy", "chance", "forgetting", "retain_accuracy", "ci95"]
-
-    def never(*_args, **_kwargs):
-        raise AssertionError("questions were put")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(evaluate_module, "HookData", never)
-        assert evaluate(spec, subject, tiny, out) == first
-    with torch.no_grad():
-        planted.W_dec[0].zero_()
-    changed = evaluate(spec, under_test(planted), tiny, out)
-    assert changed.cause_of_zero == "no_effect"
-    assert changed.provenance.sae_sha256 != first.provenance.sae_sha256
-
-
-def test_another_model_uses_no_saved_result(tiny, spec, planted, under_test, tmp_path, monkeypatch):
-    subject, out = under_test(planted), tmp_path / "out"
-    first = evaluate(spec, subject, tiny, out)
-    monkeypatch.setattr(evaluate_module, "model_digest", lambda _model: "another")
-    answered = counted_edits(monkeypatch)
-    assert evaluate(spec, subject, tiny, out).provenance != first.provenance
-    assert answered
-
-
-def test_a_killed_evaluation_goes_on_where_it_stopped(tiny, spec, planted, under_test, tmp_path, monkeypatch):
-    subject = under_test(planted)
-    whole = evaluate(spec, subject, tiny)
-    monkeypatch.setattr("sae_lens_contrastive.unlearning.sweep._EDITS_AT_ONCE", 1)
-    with monkeypatch.context() as patched:
-        answered = counted_edits(patched, stop_after=5)
-        with pytest.raises(KeyboardInterrupt):
-            evaluate(spec, subject, tiny, tmp_path / "out")
-    # Four evaluators answer each edit: the first edit is done, the second was cut short.
-    assert len(answered) == 5
-    rest = counted_edits(monkeypatch)
-    resumed = evaluate(spec, subject, tiny, tmp_path / "out")
-    comparable = {"seconds", "provenance"}
-    assert resumed.model_dump(exclude=comparable) == whole.model_dump(exclude=comparable)
-    # Both thresholds let feature 0 through alone: 2 edits, 1 to go, and the chosen one on the held-out questions.
-    assert len(rest) == 4 + 3
-
-
-def counted_edits(patched, stop_after=None):
-    """Edits that evaluators are asked for, one entry for each evaluator; Ctrl-C after some."""
-    asked = []
-    original = QuestionEvaluator.answers
-
-    def answers(self, sae, edits, progress=None):
-        if len(asked) == stop_after:
-            raise KeyboardInterrupt
-        asked.extend(edits)
-        return original(self, sae, edits, progress)
-
-    patched.setattr(QuestionEvaluator, "answers", answers)
-    return asked
-
-
-def test_an_unreadable_result_is_computed_anew(tiny, spec, planted, under_test, tmp_path):
-    out = tmp_path / "out"
-    first = evaluate(spec, under_test(planted), tiny, out)
-    (out / "one.json").write_text('{"name"')
-    again = evaluate(spec, under_test(planted), tiny, out)
-    assert again.model_dump(exclude={"seconds"}) == first.model_dump(exclude={"seconds"})
-
-
-def test_saes_of_one_hook_share_what_does_not_depend_on_them(tiny, spec, planted, under_test, monkeypatch):
-    built = []
-    original = evaluate_module.HookData
-    monkeypatch.setattr(evaluate_module, "HookData", lambda *args: built.append(args) or original(*args))
-    first = under_test(planted, "first")
-    with torch.no_grad():
-        planted.W_dec[0].zero_()
-    second = under_test(planted, "second", variant="other")
-    results = evaluate_saes(spec, {"b": first, "a": second}, None, model=tiny)
-    assert [(r.name, r.variant, r.cause_of_zero) for r in results] == [
-        ("b", "planted", None),
-        ("a", "other", "no_effect"),
-    ]
-    assert len(built) == 1
-
-
-def test_names_that_are_no_file_names_are_refused(spec, under_test, planted):
-    for name in ("../x", "a/b", "", "results"):
-        with pytest.raises(UserError, match="cannot name an SAE"):
-            evaluate_saes(spec, {name: under_test(planted)}, None)
-    with pytest.raises(UserError, match="no SAE to evaluate"):
-        evaluate_saes(spec, {}, None)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda sae, folder: (folder / "cfg.json").unlink(), "no cfg.json"),
-        (lambda sae, folder: (folder / "cfg.json").write_text("{"), "not a loadable SAE"),
-        (lambda sae, folder: (folder / "sae_weights.safetensors").write_bytes(b"x" * 40), "not a loadable SAE"),
-        (lambda sae, folder: (folder / "sae_weights.safetensors").unlink(), "not a loadable SAE"),
-        (lambda sae, folder: _resave(sae, folder, nan=True), "W_dec has values that are not finite"),
-        (lambda sae, folder: _resave(sae, folder, hook_name=None), "names no hook"),
-        (lambda sae, folder: _resave(sae, folder, normalize="layer_norm"), "normalize_activations 'layer_norm'"),
-    ],
-)
-def test_unusable_saes_are_refused_before_the_model_loads(spec, planted, under_test, monkeypatch, spoil, message):
-    monkeypatch.setattr(evaluate_module, "load_model", None)
-    subject = under_test(planted)
-    spoil(planted, subject.path)
-    with pytest.raises(UserError, match=f"SAE 'one'.*{message}"):
-        evaluate_saes(spec, {"one": subject}, None)
-
-
-def _resave(sae, folder, *, nan=False, hook_name=HOOK, normalize="none"):
-    if nan:
-        with torch.no_grad():
-            sae.W_dec[3, 1] = float("nan")
-    sae.cfg.metadata.hook_name = hook_name
-    sae.cfg.normalize_activations = normalize
-    sae.save_model(folder)
-
-
-def test_an_sae_of_another_hook_or_width_is_refused(tiny, spec, planted, under_test):
-    planted.cfg.metadata.hook_name = "blocks.40.hook_resid_post"
-    with pytest.raises(UserError, match="layers 0 to 25"):
-        evaluate(spec, under_test(planted), tiny)
-
-
-def test_a_subject_has_one_place():
-    with pytest.raises(ValueError, match="either path, or release"):
-        SaeUnderTest(variant="v", release="only")
-
-
-def test_an_unknown_release_is_a_user_error(spec):
-    subject = SaeUnderTest(variant="v", release="no-such-release", sae_id="x")
-    with pytest.raises(UserError, match=r"'no-such-release'.*could not be loaded"):
-        evaluate_saes(spec, {"one": subject}, None)
 
 
 def test_near_questions_are_reported_and_have_no_say(tiny, make_spec, spec, planted, under_test, files, tmp_path):

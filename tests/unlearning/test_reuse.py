@@ -1,0 +1,97 @@
+import json
+
+import pytest
+import torch
+from evaluating import evaluate
+
+from sae_lens_contrastive.unlearning import UnlearningResult, evaluate_saes
+from sae_lens_contrastive.unlearning import evaluate as evaluate_module
+from sae_lens_contrastive.unlearning.answers import QuestionEvaluator
+
+
+def test_results_are_saved_and_used_again(tiny, spec, planted, under_test, tmp_path, monkeypatch):
+    subject, out = under_test(planted), tmp_path / "out"
+    first = evaluate(spec, subject, tiny, out)
+    rows = json.loads((out / "results.json").read_text())
+    assert [UnlearningResult.model_validate(row) for row in rows] == [first]
+    keys = ["variant", "seed", "forget_domain", "unlearning_score", "held_out", "cause_of_zero", "seconds"]
+    assert [key for key in rows[0] if key in keys] == keys
+    assert list(rows[0]["held_out"]) == ["forget_accuracy", "chance", "forgetting", "retain_accuracy", "ci95"]
+
+    def never(*_args, **_kwargs):
+        raise AssertionError("questions were put")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate_module, "HookData", never)
+        assert evaluate(spec, subject, tiny, out) == first
+    with torch.no_grad():
+        planted.W_dec[0].zero_()
+    changed = evaluate(spec, under_test(planted), tiny, out)
+    assert changed.cause_of_zero == "no_effect"
+    assert changed.provenance.sae_sha256 != first.provenance.sae_sha256
+
+
+def test_another_model_uses_no_saved_result(tiny, spec, planted, under_test, tmp_path, monkeypatch):
+    subject, out = under_test(planted), tmp_path / "out"
+    first = evaluate(spec, subject, tiny, out)
+    monkeypatch.setattr(evaluate_module, "model_digest", lambda _model: "another")
+    answered = counted_edits(monkeypatch)
+    assert evaluate(spec, subject, tiny, out).provenance != first.provenance
+    assert answered
+
+
+def test_a_killed_evaluation_goes_on_where_it_stopped(tiny, spec, planted, under_test, tmp_path, monkeypatch):
+    subject = under_test(planted)
+    whole = evaluate(spec, subject, tiny)
+    monkeypatch.setattr("sae_lens_contrastive.unlearning.sweep._EDITS_AT_ONCE", 1)
+    with monkeypatch.context() as patched:
+        answered = counted_edits(patched, stop_after=5)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(spec, subject, tiny, tmp_path / "out")
+    # Four evaluators answer each edit: the first edit is done, the second was cut short.
+    assert len(answered) == 5
+    rest = counted_edits(monkeypatch)
+    resumed = evaluate(spec, subject, tiny, tmp_path / "out")
+    comparable = {"seconds", "provenance"}
+    assert resumed.model_dump(exclude=comparable) == whole.model_dump(exclude=comparable)
+    # Both thresholds let feature 0 through alone: 2 edits, 1 to go, and the chosen one on the held-out questions.
+    assert len(rest) == 4 + 3
+
+
+def counted_edits(patched, stop_after=None):
+    """Edits that evaluators are asked for, one entry for each evaluator; Ctrl-C after some."""
+    asked = []
+    original = QuestionEvaluator.answers
+
+    def answers(self, sae, edits, progress=None):
+        if len(asked) == stop_after:
+            raise KeyboardInterrupt
+        asked.extend(edits)
+        return original(self, sae, edits, progress)
+
+    patched.setattr(QuestionEvaluator, "answers", answers)
+    return asked
+
+
+def test_an_unreadable_result_is_computed_anew(tiny, spec, planted, under_test, tmp_path):
+    out = tmp_path / "out"
+    first = evaluate(spec, under_test(planted), tiny, out)
+    (out / "one.json").write_text('{"name"')
+    again = evaluate(spec, under_test(planted), tiny, out)
+    assert again.model_dump(exclude={"seconds"}) == first.model_dump(exclude={"seconds"})
+
+
+def test_saes_of_one_hook_share_what_does_not_depend_on_them(tiny, spec, planted, under_test, monkeypatch):
+    built = []
+    original = evaluate_module.HookData
+    monkeypatch.setattr(evaluate_module, "HookData", lambda *args: built.append(args) or original(*args))
+    first = under_test(planted, "first")
+    with torch.no_grad():
+        planted.W_dec[0].zero_()
+    second = under_test(planted, "second", variant="other")
+    results = evaluate_saes(spec, {"b": first, "a": second}, None, model=tiny)
+    assert [(r.name, r.variant, r.cause_of_zero) for r in results] == [
+        ("b", "planted", None),
+        ("a", "other", "no_effect"),
+    ]
+    assert len(built) == 1
