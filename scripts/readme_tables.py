@@ -28,7 +28,7 @@ def main() -> int:
 def _table(source: str) -> str:
     content = json.loads((ROOT / source).read_text(encoding="utf-8"))
     if isinstance(content, dict):
-        lines = _bench(content["tables"])
+        lines = _bench(content["tables"]) if "tables" in content else _side_by_side(content)
     elif "study_setting" in content[0]:
         lines = _study(content)
     else:
@@ -76,6 +76,15 @@ def _study(rows: list[dict[str, Any]]) -> list[str]:
             f"| {fmean(row['train_seconds'] for row in seeds):.0f} s |"
         )
     return lines
+
+
+def _side_by_side(content: dict[str, Any]) -> list[str]:
+    return [
+        f"| tokens | {content['one']} alone | runs 0 to 4 side by side | ratio |",
+        "|---|---|---|---|",
+        f"| {content['tokens']:,} | {content['seconds_one']:.0f} s | {content['seconds_five']:.0f} s "
+        f"| {content['ratio']:.2f} x |",
+    ]
 
 
 def _bench(tables: list[dict[str, Any]]) -> list[str]:

@@ -37,7 +37,10 @@ Quantities = dict[str, dict[str, list[Series]]]
 
 
 def draw_training_losses(results: SavedResults) -> Figure | None:
-    """Loss against step: a panel for each loss that is ever other than 0, a line for each variant."""
+    """Loss against step: a panel for each loss that is ever other than 0, a line for each variant.
+
+    A record of exactly 0 is left out: a term gives it where it has nothing to act on, or is not due.
+    """
     # The overall loss comes first; the others in alphabetical order.
     names = sorted(
         {name for run in results.runs for record in run.history for name in record if name.endswith("_loss")}
@@ -109,7 +112,10 @@ def _quantities(
 
 
 def _recorded(name: str) -> Callable[[SavedRun], Series]:
-    return lambda run: thinned(run.recorded(name), _MAX_POINTS)
+    def nonzero(run: SavedRun) -> Series:
+        return thinned({step: value for step, value in run.recorded(name).items() if value}, _MAX_POINTS)
+
+    return nonzero
 
 
 def _tracked(name: str) -> Callable[[SavedRun], Series]:

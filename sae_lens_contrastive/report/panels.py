@@ -175,7 +175,8 @@ def scale_counts(panels: Sequence[Axes]) -> None:
     low, high = float(values.min()), float(values.max())
     for axes in panels:
         axes.set_yscale("symlog" if low < 1 else "log", **({"linthresh": 1} if low < 1 else {}))
-        axes.set_ylim(0 if low < 1 else low / 1.5, max(1, high) * 1.5)
+        # A line at 0 would hide behind the axis.
+        axes.set_ylim(-0.2 if low < 1 else low / 1.5, max(1, high) * 1.5)
 
 
 def thin_line_handles(results: SavedResults) -> list[Line2D]:

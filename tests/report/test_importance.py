@@ -26,7 +26,9 @@ def test_quantiles_are_bands_and_counts_are_lines():
     # Where nothing was reinitialised or came alive, nothing is marked.
     assert points(counts, "reinitialised") == [(199, 8), (299, 2)]
     assert points(counts, "alive again of those before") == [(299, 5)]
-    assert (counts.get_yscale(), counts.get_ylim()[0]) == ("symlog", 0)
+    assert counts.get_yscale() == "symlog"
+    # A line at 0 is seen above the axis.
+    assert -1 < counts.get_ylim()[0] < 0
 
 
 def test_quantiles_and_counts_are_means_over_seeds():
