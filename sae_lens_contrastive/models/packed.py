@@ -105,7 +105,8 @@ class PackedModel:
         self.hook_name = hook_name
         self.n_below = n_blocks_below(hook_name, model)
         self.last = model.cfg.n_layers - 1
-        config = model.original_model.config.get_text_config()
+        original: Any = model.original_model
+        config = original.config.get_text_config()
         self.window: int | None = getattr(config, "sliding_window", None)
         """Positions that a token of a sliding-window layer sees."""
         self._layer_types: set[str] = set(getattr(config, "layer_types", None) or ())
@@ -182,7 +183,7 @@ def can_pack(model: Any, hook_name: str) -> bool:
         past = packed.keys_and_values(start, residual[:, : n_trunk - 1])
         wanted = torch.tensor([[0, 2, 3]], device=device)
         found = packed.logits(rest, residual[:, n_trunk - 1 :], wanted, past)
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, NotImplementedError):
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError):
         return False
     alone = []
     for ending in (tokens[n_trunk : n_trunk + 2], tokens[n_trunk + 2 :]):

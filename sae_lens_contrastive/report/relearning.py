@@ -26,6 +26,7 @@ def draw_relearning(results: SavedResults) -> Figure | None:
         axes.axhline(unedited, color="#666666", linestyle="--", linewidth=1, zorder=0, label="unedited model")
         axes.set_xscale("symlog", linthresh=1)
         axes.set_ylim(-0.03, 1.05)
+        axes.set_title("Relearning with the edit in place", fontsize=10)
         axes.set_xlabel("fine-tuning steps on forget examples", fontsize=9)
         axes.set_ylabel("forget accuracy, held out", fontsize=9)
         tidy(axes)

@@ -36,7 +36,7 @@ BAD_EVALUATION = {
     "missing SAE": (["eval", "spec.yaml", "--sae", "gone"], ["no cfg.json in gone", "save_model"]),
     "same SAE twice": ([*EVAL, "--sae", "SAE"], ["Two of the SAEs have the same name"]),
     "unknown key": ([*EVAL, "--set", "forget_question=[a]"], ["Unknown key 'forget_question'", "'forget_questions'"]),
-    "unknown intervention": ([*EVAL, "--set", "intervention=clmap"], ["'clmap'", "'clamp'"]),
+    "unknown intervention": ([*EVAL, "--set", "interventions={clmap: {}}"], ["'clmap'", "'clamp'"]),
     "unknown domain": (
         [*EVAL, "--set", "forget_questions=[world_facts/countrys]"],
         ["Unknown domain 'countrys'", "'countries'"],

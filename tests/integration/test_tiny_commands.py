@@ -53,6 +53,6 @@ def test_a_second_eval_uses_what_is_there(trained, tmp_path, monkeypatch):
     first = (out / "results.json").read_bytes()
     from sae_lens_contrastive.unlearning import evaluate as evaluate_module
 
-    monkeypatch.setattr(evaluate_module, "load_model", lambda *_args, **_kwargs: pytest.fail("nothing was left to do"))
+    monkeypatch.setattr(evaluate_module, "HookData", lambda *_args, **_kwargs: pytest.fail("nothing was left to do"))
     assert main(command) == 0
     assert (out / "results.json").read_bytes() == first

@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 from drawn import legend, titles
 from made_results import row
 
@@ -18,9 +17,9 @@ def test_every_setting_is_a_point_and_the_chosen_one_is_ringed():
         each["setting"] = each["frontier"][1]
     figure = draw_frontier(SavedResults(rows))
     (axes,) = figure.axes
-    assert _points(axes, "a") == pytest.approx(np.array([(0.99, 0.6), (1.0, 0.6)] * 2))
-    assert _points(axes, "b") == pytest.approx(np.array([(0.99, 0.7), (1.0, 0.7)] * 2))
-    assert _points(axes, "chosen") == pytest.approx(np.array([(1.0, 0.6), (1.0, 0.7)]))
+    np.testing.assert_allclose(_points(axes, "a"), [(0.99, 0.6), (1.0, 0.6)] * 2)
+    np.testing.assert_allclose(_points(axes, "b"), [(0.99, 0.7), (1.0, 0.7)] * 2)
+    np.testing.assert_allclose(_points(axes, "chosen"), [(1.0, 0.6), (1.0, 0.7)])
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert lines["retain gate, 0.99"].get_xdata()[0] == 0.99
     assert lines["chance"].get_ydata()[0] == 0.25

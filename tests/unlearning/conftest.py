@@ -131,11 +131,11 @@ def planted(tiny):
 
 @pytest.fixture
 def planted_knowledge(tiny):
-    """An SAE whose feature 0 writes what the model knows of the forget stem, near the end of the model.
+    """An SAE whose feature 0 writes what the model knows of the forget stem, where it is unembedded.
 
     d solves ⟨W_U[letter], d⟩ = logit of the letter: to subtract enough of it turns the order of all options around.
     """
-    sae = stem_detector(tiny, hook_name="blocks.24.hook_resid_post")
+    sae = stem_detector(tiny, hook_name="blocks.25.hook_resid_post")
     tokens = torch.tensor([[tiny.tokenizer.bos_token_id, *encode_text(tiny.tokenizer, FORGET_STEM)]])
     letters = [encode_text(tiny.tokenizer, letter)[0] for letter in ascii_lowercase]
     with torch.no_grad():

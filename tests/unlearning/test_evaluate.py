@@ -1,4 +1,5 @@
 import json
+from string import ascii_lowercase
 
 import pytest
 import torch
@@ -70,20 +71,24 @@ def test_knowledge_along_one_direction_is_forgotten_completely(tiny, make_spec, 
 
 
 def test_random_features_that_fire_as_often_forget_about_nothing(tiny, make_spec, planted_knowledge, under_test):
-    # Features 2 to 7 fire exactly where feature 0 does and write in random directions, too weakly to matter.
+    # Features 2 to 7 fire on the forget stem just as feature 0 does, more weakly, and write where no option is read.
+    tokens = [encode_text(tiny.tokenizer, letter)[0] for letter in ascii_lowercase]
+    unembed = tiny.original_model.get_output_embeddings().weight[tokens]
     with torch.no_grad():
-        planted_knowledge.W_enc[:, 2:] = planted_knowledge.W_enc[:, :1]
-        generator = torch.Generator().manual_seed(0)
-        planted_knowledge.W_dec[2:] = torch.nn.functional.normalize(torch.randn(6, 32, generator=generator), dim=1)
+        planted_knowledge.W_enc[:, 2:] = planted_knowledge.W_enc[:, :1] / 2
+        planted_knowledge.b_enc[2:] /= 2
+        planted_knowledge.W_dec[2:] = torch.linalg.svd(unembed).Vh[len(tokens) :]
     spec = make_spec(
-        selectors={"attribution": {"retain_threshold": 0.5}},
+        selectors={"activation_ratio": {"ratio_percentile": 0.0}},
         n_features=[1],
-        interventions={"clamp": {"multiplier": [8.0]}},
+        interventions={"clamp": {"multiplier": 100.0}},
         measures={"random_baseline": {"n_draws": 12, "n_nearest": 6}, "text_effects": {"max_tokens": 20}},
     )
     result = evaluate(spec, under_test(planted_knowledge), tiny)
-    assert result.held_out.forgetting > 0.5
+    assert result.features == [0]
+    assert result.held_out.forgetting == 1.0
     assert abs(result.measures.random_baseline.forgetting) < 0.1
+    assert result.measures.random_baseline.p_value == pytest.approx(1 / 13)
     assert result.measures.text_effects.forget.kl > 0
     assert result.measures.text_effects.retain.kl == 0
 
