@@ -42,7 +42,7 @@ def test_every_key_of_a_configuration_is_explained(capsys):
         assert [lines[i] for i in keys if not lines[i + 1].strip()] == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["tarin"], ["train"], ["eval", "spec.yaml"], ["report"], ["demo", "--fast"]])
+@pytest.mark.parametrize("arguments", [[], ["tarin"], ["train"], ["eval"], ["report"], ["demo", "--fast"]])
 def test_a_wrong_usage_exits_with_2(capsys, arguments):
     with pytest.raises(SystemExit) as done:
         main(arguments)

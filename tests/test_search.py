@@ -75,16 +75,8 @@ def hand_made(monkeypatch):
 
 
 def settings(*accuracies, **changes):
-    facts = {
-        "selector": "firing_rate",
-        "selector_options": {"retain_threshold": 0.1},
-        "n_features": 1,
-        "intervention": "clamp",
-        "intervention_options": {"multiplier": 1.0},
-        "n_surviving": 9,
-        "n_selected": 1,
-        **changes,
-    }
+    named = {"selector": "firing_rate", "selector_options": {}, "intervention": "zero", "intervention_options": {}}
+    facts = {**named, "n_features": 1, "n_surviving": 9, "n_selected": 1, **changes}
     return [SettingResult(**facts, forget_accuracy=forget, retain_accuracy=retain) for forget, retain in accuracies]
 
 
