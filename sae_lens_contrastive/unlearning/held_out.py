@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from sae_lens_contrastive.data.questions import Question, domains_of
+from sae_lens_contrastive.interventions import Intervention
 from sae_lens_contrastive.unlearning.forgetting import accuracy, bootstrap_ci95, forgetting, mean_chance
 from sae_lens_contrastive.unlearning.measures import (
     MeasureResults,
@@ -89,7 +90,7 @@ def _measures(sae: Any, edit: Edit, data: HookData, forget_accuracy: float, titl
         found["random_baseline"] = random_baseline(
             data.evidence(sae, gradients=False).forget.rate,
             edit.features,
-            lambda features: _answers_of(sae, Edit(features, edit.intervention), data),
+            lambda sets: _answers_of(sae, sets, edit.intervention, data),
             wanted.random_baseline,
             forget_accuracy=forget_accuracy,
             chance=mean_chance(forget.known),
@@ -117,14 +118,18 @@ def _measures(sae: Any, edit: Edit, data: HookData, forget_accuracy: float, titl
     return MeasureResults(**found)
 
 
-def _answers_of(sae: Any, edit: Edit, data: HookData) -> tuple[Tensor, Tensor]:
-    """Held-out answers under another choice of features, with the gate, if there is one, fitted on them."""
-    intervention = edit.intervention
+def _answers_of(
+    sae: Any, sets: Sequence[tuple[int, ...]], intervention: Intervention, data: HookData
+) -> list[tuple[Tensor, Tensor]]:
+    """Held-out answers under other choices of features, with the gate, if there is one, fitted on each."""
+    edits = [Edit(features, intervention) for features in sets]
     if intervention.needs_retain_text:
-        intervention = intervention.fitted(*data.retain_acts(sae, list(edit.features)))
-    fitted = Edit(edit.features, intervention)
-    forget, retain = (data.evaluators[f"{side}_held_out"].answers(sae, [fitted])[0] for side in ("forget", "retain"))
-    return forget, retain
+        features = sorted({feature for each in sets for feature in each})
+        column = {feature: i for i, feature in enumerate(features)}
+        acts, tokens = data.retain_acts(sae, features)
+        edits = [Edit(each, intervention.fitted(acts[:, [column[f] for f in each]], tokens)) for each in sets]
+    forget, retain = (data.evaluators[f"{side}_held_out"].answers(sae, edits) for side in ("forget", "retain"))
+    return list(zip(forget, retain, strict=True))
 
 
 def _by_domain(questions: Sequence[Question], right: Bool[Tensor, " n"]) -> dict[str, float]:

@@ -14,8 +14,12 @@ from sae_lens_contrastive.config import StrictModel
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.unlearning.forgetting import accuracy, forgetting
 
-Answer = Callable[[tuple[int, ...]], tuple[Bool[Tensor, " n_forget"], Bool[Tensor, " n_retain"]]]
-"""Which known forget and retain questions are still answered right when these features are edited."""
+_DRAWS_AT_ONCE = 10
+
+Right = tuple[Bool[Tensor, " n_forget"], Bool[Tensor, " n_retain"]]
+"""Which known forget and retain questions are still answered right."""
+Answer = Callable[[Sequence[tuple[int, ...]]], list[Right]]
+"""The answers when each of these sets of features is edited."""
 
 
 class RandomBaselineOptions(StrictModel):
@@ -60,10 +64,13 @@ def random_baseline(
     """
     draws = matched_features(rate, features, options, seed)
     forget, retain_loss = [], []
-    for drawn in tqdm(draws, desc=title, unit="draw"):
-        forget_right, retain_right = answer(drawn)
-        forget.append(accuracy(forget_right))
-        retain_loss.append(1 - accuracy(retain_right))
+    with tqdm(total=len(draws), desc=title, unit="draw") as progress:
+        for first in range(0, len(draws), _DRAWS_AT_ONCE):
+            group = draws[first : first + _DRAWS_AT_ONCE]
+            for forget_right, retain_right in answer(group):
+                forget.append(accuracy(forget_right))
+                retain_loss.append(1 - accuracy(retain_right))
+            progress.update(len(group))
     return RandomBaselineResult(
         forget_accuracy=forget,
         mean_forget_accuracy=sum(forget) / len(forget),

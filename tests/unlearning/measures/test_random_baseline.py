@@ -37,13 +37,12 @@ def test_draws_follow_the_seed():
 
 
 def test_accuracies_of_all_draws_are_summed_up():
-    hits = iter([(4, 4), (2, 4), (3, 2), (0, 4)])
+    hits = [(4, 4), (2, 4), (3, 2), (0, 4)]
     asked = []
 
-    def answer(features):
-        asked.append(features)
-        forget, retain = next(hits)
-        return torch.arange(4) < forget, torch.arange(4) < retain
+    def answer(sets):
+        asked.extend(sets)
+        return [(torch.arange(4) < forget, torch.arange(4) < retain) for forget, retain in hits]
 
     options = RandomBaselineOptions(n_draws=4)
     result = random_baseline(RATE, (40, 100), answer, options, forget_accuracy=0.5, chance=0.25, seed=3)
