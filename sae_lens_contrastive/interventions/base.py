@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sae_lens_contrastive.errors import ConfigError, unknown_choice
+from sae_lens_contrastive.errors import ConfigError
+from sae_lens_contrastive.registry import T_REGISTERED, Registry
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,30 +47,18 @@ class Intervention(Protocol):
         return self
 
 
-INTERVENTIONS: dict[str, type[Any]] = {}
+INTERVENTIONS = Registry("intervention")
 """Interventions by the names that specifications use."""
 
-T_INTERVENTION = TypeVar("T_INTERVENTION", bound=type[Any])
 
-
-def register_intervention(name: str) -> Callable[[T_INTERVENTION], T_INTERVENTION]:
+def register_intervention(name: str) -> Callable[[T_REGISTERED], T_REGISTERED]:
     """Register an intervention class under `name`; `ValueError` if the name is taken by another class."""
-
-    def register(intervention: T_INTERVENTION) -> T_INTERVENTION:
-        taken = INTERVENTIONS.get(name)
-        if taken is not None and taken.__qualname__ != intervention.__qualname__:
-            raise ValueError(f"The intervention {name!r} is already registered as {taken.__qualname__}.")
-        INTERVENTIONS[name] = intervention
-        return intervention
-
-    return register
+    return INTERVENTIONS.register(name)
 
 
 def intervention_class(name: str) -> type[Any]:
     """Class registered under `name`; `ConfigError` for an unknown one."""
-    if name not in INTERVENTIONS:
-        raise unknown_choice("intervention", name, INTERVENTIONS, fix="Register your own with register_intervention.")
-    return INTERVENTIONS[name]
+    return INTERVENTIONS.named(name)
 
 
 def check_multiplier(multiplier: float) -> None:

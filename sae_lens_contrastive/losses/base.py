@@ -6,16 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from sae_lens_contrastive.errors import ConfigError, unknown_choice
+from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses.output_space import OutputSpace
 from sae_lens_contrastive.options import build_options, checked_value
+from sae_lens_contrastive.registry import T_REGISTERED, Registry
 
 GENERAL, FORGET, RETAIN = 0, 1, 2
 """Domain labels of a token, y in design terms."""
@@ -134,22 +135,13 @@ class WeightedTerm(NamedTuple):
     warm_up_steps: int
 
 
-LOSS_TERMS: dict[str, type[LossTerm]] = {}
+LOSS_TERMS = Registry("loss term")
+"""Loss terms by the names that configurations use."""
 
-T_LOSS_TERM = TypeVar("T_LOSS_TERM", bound=type[LossTerm])
 
-
-def register_loss_term(name: str) -> Callable[[T_LOSS_TERM], T_LOSS_TERM]:
+def register_loss_term(name: str) -> Callable[[T_REGISTERED], T_REGISTERED]:
     """Register a loss term class under `name`; `ValueError` if the name is taken by another class."""
-
-    def register(term_class: T_LOSS_TERM) -> T_LOSS_TERM:
-        taken = LOSS_TERMS.get(name)
-        if taken is not None and taken.__qualname__ != term_class.__qualname__:
-            raise ValueError(f"The loss term {name!r} is already registered as {taken.__qualname__}.")
-        LOSS_TERMS[name] = term_class
-        return term_class
-
-    return register
+    return LOSS_TERMS.register(name)
 
 
 def build_loss_terms(loss_terms: Mapping[str, Mapping[str, Any]]) -> dict[str, WeightedTerm]:
@@ -161,11 +153,9 @@ def build_loss_terms(loss_terms: Mapping[str, Mapping[str, Any]]) -> dict[str, W
 
 
 def _build(name: str, options: Mapping[str, Any]) -> WeightedTerm:
-    if name not in LOSS_TERMS:
-        raise unknown_choice("loss term", name, LOSS_TERMS, fix="Register your own with register_loss_term.")
+    term_class = LOSS_TERMS.named(name)
     if not isinstance(options, Mapping):
         raise ConfigError(f"loss_terms.{name} must be a mapping such as {{coefficient: 0.1}}, got {options!r}.")
-    term_class = LOSS_TERMS[name]
     own = {key: value for key, value in options.items() if key not in RESERVED_KEYS}
     if "coefficient" not in options:
         raise ConfigError(f"loss_terms.{name} has no coefficient. Add for example coefficient: 0.1.")

@@ -10,14 +10,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from sae_lens_contrastive.errors import ConfigError, unknown_choice
+from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.options import build_options
+from sae_lens_contrastive.registry import T_REGISTERED, Registry
 
 
 class ForgetPredictions(NamedTuple):
@@ -44,29 +45,18 @@ class UnlearningObjective(ABC):
         """Mean over positions."""
 
 
-OBJECTIVES: dict[str, type[UnlearningObjective]] = {}
+OBJECTIVES = Registry("objective")
+"""Unlearning objectives by the names that configurations use."""
 
-T_OBJECTIVE = TypeVar("T_OBJECTIVE", bound=type[UnlearningObjective])
 
-
-def register_objective(name: str) -> Callable[[T_OBJECTIVE], T_OBJECTIVE]:
+def register_objective(name: str) -> Callable[[T_REGISTERED], T_REGISTERED]:
     """Register an unlearning objective class under `name`; `ValueError` if the name is taken by another class."""
-
-    def register(objective: T_OBJECTIVE) -> T_OBJECTIVE:
-        taken = OBJECTIVES.get(name)
-        if taken is not None and taken.__qualname__ != objective.__qualname__:
-            raise ValueError(f"The objective {name!r} is already registered as {taken.__qualname__}.")
-        OBJECTIVES[name] = objective
-        return objective
-
-    return register
+    return OBJECTIVES.register(name)
 
 
 def build_objective(name: str, options: Mapping[str, Any]) -> UnlearningObjective:
     """Build the objective registered under `name`; `ConfigError` for an unknown name, key or type."""
-    if name not in OBJECTIVES:
-        raise unknown_choice("objective", name, OBJECTIVES, fix="Register your own with register_objective.")
-    return build_options(f"objective_options of {name!r}", OBJECTIVES[name], options)
+    return build_options(f"objective_options of {name!r}", OBJECTIVES.named(name), options)
 
 
 @register_objective("uniform")

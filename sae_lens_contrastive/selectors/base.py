@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from sae_lens_contrastive.errors import ConfigError, unknown_choice
+from sae_lens_contrastive.errors import ConfigError
+from sae_lens_contrastive.registry import T_REGISTERED, Registry
 from sae_lens_contrastive.selectors.statistics import CorpusStatistics, Evidence
 
 
@@ -26,30 +27,18 @@ class Selector(Protocol):
         ...
 
 
-SELECTORS: dict[str, type[Any]] = {}
+SELECTORS = Registry("selector")
 """Selectors by the names that specifications use."""
 
-T_SELECTOR = TypeVar("T_SELECTOR", bound=type[Any])
 
-
-def register_selector(name: str) -> Callable[[T_SELECTOR], T_SELECTOR]:
+def register_selector(name: str) -> Callable[[T_REGISTERED], T_REGISTERED]:
     """Register a selector class under `name`; `ValueError` if the name is taken by another class."""
-
-    def register(selector: T_SELECTOR) -> T_SELECTOR:
-        taken = SELECTORS.get(name)
-        if taken is not None and taken.__qualname__ != selector.__qualname__:
-            raise ValueError(f"The selector {name!r} is already registered as {taken.__qualname__}.")
-        SELECTORS[name] = selector
-        return selector
-
-    return register
+    return SELECTORS.register(name)
 
 
 def selector_class(name: str) -> type[Any]:
     """Class registered under `name`; `ConfigError` for an unknown one."""
-    if name not in SELECTORS:
-        raise unknown_choice("selector", name, SELECTORS, fix="Register your own with register_selector.")
-    return SELECTORS[name]
+    return SELECTORS.named(name)
 
 
 def check_retain_threshold(retain_threshold: float) -> None:
