@@ -121,3 +121,12 @@ def test_the_shipped_specifications_are_valid(name):
         named = {*spec.forget_questions, *spec.retain_questions, *spec.near_questions}
         assert named == {f"world_facts/{domain}" for domain in world_facts_domains()}
         assert {*spec.retain_corpora} == {*spec.retain_questions, "world_facts/general"}
+
+
+def test_the_published_setting_is_valid_and_its_grid_is_saebenchs():
+    path = Path(__file__).parents[2] / "evals" / "wmdp_bio_gemma_2_2b_it.yaml"
+    spec = parse_config(EvalSpec, load_yaml(path), str(path))
+    assert len(spec.settings) == 16
+    assert (list(spec.selectors), list(spec.interventions), spec.n_features) == (["firing_rate"], ["clamp"], [10, 20])
+    assert {setting.intervention.options["multiplier"] for setting in spec.settings} == {25, 50, 100, 200}
+    assert (spec.corpus_reading, spec.edit_special_tokens, spec.prompt.n_orders) == ("packed", True, 24)
