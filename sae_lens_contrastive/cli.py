@@ -218,7 +218,7 @@ def _eval(options: argparse.Namespace) -> None:
     values = merge(load_yaml(options.spec), parse_overrides(options.set))
     spec = parse_config(EvalSpec, values, source=options.spec)
     if options.dry_run:
-        print(plan_evaluation(spec, check_spec(spec)))
+        print(plan_evaluation(spec, check_spec(spec, any_device=True)))
         return
     if options.out is None:
         raise UserError("Give a folder for the results with --out, or see the plan with --dry-run.")

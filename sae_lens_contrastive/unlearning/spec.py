@@ -134,13 +134,16 @@ class EvalInputs:
     """SHA-256 of the questions alone."""
 
 
-def check_spec(spec: EvalSpec) -> EvalInputs:
+def check_spec(spec: EvalSpec, *, any_device: bool = False) -> EvalInputs:
     """Read every file that the specification names and check names, before any model loads.
+
+    With `any_device` the device need not be on this machine, which suits a plan.
 
     Raises `UserError` for an unknown model, device or source, a malformed file, or a question on both sides.
     """
     check_model_name(spec.model)
-    check_device(spec.device)
+    if not any_device:
+        check_device(spec.device)
     forget = load_question_sources(spec.forget_questions)
     retain = load_question_sources(spec.retain_questions)
     near = load_question_sources(spec.near_questions)

@@ -43,6 +43,8 @@ def test_the_plan_says_what_is_put_and_needs_no_model(spec, tmp_path, monkeypatc
     monkeypatch.setattr("sae_lens_contrastive.unlearning.evaluate.load_model", None)
     path = tmp_path / "spec.yaml"
     path.write_text(json.dumps(spec.model_dump(mode="json")))
+    assert main(["eval", str(path), "--set", "device=cuda:7", "--dry-run"]) == 0
+    assert "on cuda:7" in capsys.readouterr().out
     assert main(["eval", str(path), "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert printed.strip() == plan_evaluation(spec, check_spec(spec))
