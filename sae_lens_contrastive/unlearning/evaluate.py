@@ -29,6 +29,7 @@ from sae_lens_contrastive.unlearning.sweep import SweptSetting, sweep
 
 RESULTS_FILE = "results.json"
 SAEBENCH_FOLDER = "saebench"
+ANSWERS_FOLDER = "answers"
 
 _PACKAGES = ("sae-lens-contrastive", "sae-lens", "transformer-lens", "transformers", "torch")
 _RESERVED_NAMES = {"results", "run"}
@@ -42,7 +43,7 @@ def evaluate_saes(
     With `out`, each result is saved as `<name>.json` as soon as it is there, in SAEBench's format as
     `saebench/<name>_eval_results.json`, and all of them as `results.json`; a saved result is used again if SAE, model,
     specification, data and package versions are the same. Answers under single
-    settings are saved as well, in `<name>.answers.json`, so that a killed evaluation goes on where it stopped. `model`
+    settings are saved as well, in `answers/<name>.json`, so that a killed evaluation goes on where it stopped. `model`
     spares loading `spec.model`, which it must be.
 
     Raises `UserError`, before the model loads, for an input that cannot be read, an SAE that cannot be loaded
@@ -125,13 +126,13 @@ def _evaluate(
     sae: Any = None
     if data.knows_enough:
         sae = load_sae(name, subject, data.spec.device)
-        store = AnswerStore(None if out is None else out / f"{name}.answers.json", _identity(data, provenance))
+        store = AnswerStore(None if out is None else out / ANSWERS_FOLDER / f"{name}.json", _identity(data, provenance))
         swept = sweep(sae, data, store, title=name)
     frontier = [each.result for each in swept]
     setting = choose_setting(frontier, gate)
-    edit = None if setting is None else swept[frontier.index(setting)].edit
-    report = unedited_report(data) if edit is None else held_out_report(sae, edit, data, title=name)
-    features = () if edit is None else edit.features
+    chosen = None if setting is None else swept[frontier.index(setting)]
+    report = unedited_report(data) if chosen is None else held_out_report(sae, chosen, data, title=name)
+    features = () if chosen is None else chosen.edit.features
     return UnlearningResult(
         name=name,
         variant=subject.variant,
@@ -145,7 +146,7 @@ def _evaluate(
         seconds=round(time.perf_counter() - started, 2),
         below_chance=report.below_chance,
         setting=setting,
-        gate_threshold=None if edit is None else getattr(edit.intervention, "threshold", None),
+        gate_threshold=None if chosen is None else getattr(chosen.edit.intervention, "threshold", None),
         features=list(features),
         members=_by_member(subject, sae, features),
         retain_accuracy_by_domain=report.retain_accuracy_by_domain,

@@ -26,6 +26,7 @@ from sae_lens_contrastive.unlearning.measures import (
 from sae_lens_contrastive.unlearning.output import HeldOut
 from sae_lens_contrastive.unlearning.prompt_set import Edit
 from sae_lens_contrastive.unlearning.shared import HookData
+from sae_lens_contrastive.unlearning.sweep import SweptSetting
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,11 @@ def unedited_report(data: HookData) -> HeldOutReport:
     )
 
 
-def held_out_report(sae: Any, edit: Edit, data: HookData, *, title: str) -> HeldOutReport:
-    """Answer the held-out and near questions under an edit, and take the measures of the specification."""
+def held_out_report(sae: Any, chosen: SweptSetting, data: HookData, *, title: str) -> HeldOutReport:
+    """What the answers at the chosen setting say of the held-out questions; near questions are put here."""
     forget, retain = data.evaluators["forget_held_out"], data.evaluators["retain_held_out"]
-    forget_right, retain_right, near_right = (each.answers(sae, [edit])[0] for each in (forget, retain, data.near))
+    forget_right, retain_right = chosen.answers["forget_held_out"], chosen.answers["retain_held_out"]
+    (near_right,) = data.near.answers(sae, [chosen.edit])
     chance = mean_chance(forget.known)
     found = accuracy(forget_right)
     spec = data.spec
@@ -72,7 +74,7 @@ def held_out_report(sae: Any, edit: Edit, data: HookData, *, title: str) -> Held
         below_chance=found < chance,
         retain_accuracy_by_domain=_by_domain(retain.known, retain_right),
         near_accuracy_by_domain=_by_domain(data.near.known, near_right),
-        measures=_measures(sae, edit, data, found, title),
+        measures=_measures(sae, chosen.edit, data, found, title),
     )
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.models import ModelShape, model_shape
+from sae_lens_contrastive.training.costs import BYTES
+from sae_lens_contrastive.unlearning.prompt_set import PAST_PER_TOKEN
 from sae_lens_contrastive.unlearning.prompts import PromptSpec
 from sae_lens_contrastive.unlearning.spec import EvalInputs, EvalSpec
 
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _CHARACTERS_PER_TOKEN = 3.5
-_PAST_PER_TOKEN = 4
 _GIB = 2**30
 
 
@@ -46,13 +46,13 @@ def estimate_memory(
     characters_per_token: float = _CHARACTERS_PER_TOKEN,
 ) -> EvalMemory:
     """Bytes that an evaluation of these questions takes; every layer counts as above the hook, which the SAE names."""
-    size = _BYTES[spec.dtype]
+    size = BYTES[spec.dtype]
     characters = sum(_characters(question, spec.prompt) for side in questions.values() for question in side)
     gradients = 2 if any(setting.selector.built.needs_gradients for setting in spec.settings) else 1
     prompts = characters / characters_per_token * shape.d_model * size
     corpora = 2 * gradients * spec.max_corpus_tokens * shape.d_model * size
     # Grouped-query models have fewer heads of keys and values than of queries, so this is an upper bound.
-    keys_and_values = 2 * _PAST_PER_TOKEN * spec.batch_tokens * shape.n_heads * shape.d_head * shape.n_layers * size
+    keys_and_values = 2 * PAST_PER_TOKEN * spec.batch_tokens * shape.n_heads * shape.d_head * shape.n_layers * size
     hidden = spec.batch_tokens * (4 * shape.d_model + 2 * shape.d_mlp) * size
     logits = spec.batch_tokens / 4 * shape.d_vocab * (size + 4)
     return EvalMemory(

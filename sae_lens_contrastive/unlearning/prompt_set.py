@@ -20,7 +20,8 @@ from sae_lens_contrastive.unlearning.runners import Edited, Runner, Unedited
 from sae_lens_contrastive.unlearning.tensor_budget import TensorBudget
 
 _ENCODE_TOKENS = 4096
-_PAST_PER_TOKEN = 4
+PAST_PER_TOKEN = 4
+"""Tokens of a batch, those that precede its rows included, for each token that runs."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class PromptSet:
         for g, i in enumerate(group):
             for e in jobs[i]:
                 n = len(batches[-1]) + 1 if batches else 0
-                fits = n * width <= self.batch_tokens and n * (past + width) <= _PAST_PER_TOKEN * self.batch_tokens
+                fits = n * width <= self.batch_tokens and n * (past + width) <= PAST_PER_TOKEN * self.batch_tokens
                 if not batches or not fits:
                     batches.append([])
                     # Longest first: the first row of a batch is its longest.

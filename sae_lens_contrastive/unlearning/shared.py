@@ -39,6 +39,7 @@ class HookData:
         self.budget = TensorBudget(spec.cache_gib * 2**30)
         """Where residual streams are kept."""
         self._recalled_unedited: dict[str, list[bool]] = {}
+        self._last_evidence: tuple[Any, Evidence] | None = None
         self._runner = runner_for(model, hook_name)
         self.evaluators = {
             f"{side}_{split}": self._evaluator(questions[split], f"{side} {split}")
@@ -74,12 +75,20 @@ class HookData:
         return self._activations(self._contexts(self.inputs.retain_texts), "retain corpus")
 
     def evidence(self, sae: Any, *, gradients: bool) -> Evidence:
-        """Statistics of an SAE's features on both corpora, with attributions if gradients are wanted."""
+        """Statistics of an SAE's features on both corpora, with attributions if gradients are wanted.
+
+        Those of the last SAE are kept.
+        """
+        last = self._last_evidence
+        if last is not None and last[0] is sae and (last[1].forget.attribution is not None or not gradients):
+            return last[1]
         forget, retain = self._gradients if gradients else (None, None)
-        return Evidence(
+        evidence = Evidence(
             forget=corpus_statistics(sae, self.forget_text.residuals, forget),
             retain=corpus_statistics(sae, self.retain_text.residuals, retain),
         )
+        self._last_evidence = (sae, evidence)
+        return evidence
 
     def retain_acts(self, sae: Any, features: list[int]) -> tuple[Float[Tensor, "n_tokens n_selected"], TokenTable]:
         """Activations of chosen features on the retain corpus, and the context of each token."""

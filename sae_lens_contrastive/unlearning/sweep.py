@@ -29,6 +29,8 @@ class SweptSetting:
     """The setting."""
     edit: Edit
     """Features and intervention, fitted on retain text if it needs that."""
+    answers: Answers
+    """Which known questions are still answered right."""
     result: SettingResult
     """What came of it."""
 
@@ -41,7 +43,7 @@ def sweep(sae: Any, data: HookData, store: AnswerStore, *, title: str) -> list[S
     edits, n_surviving = _edits(sae, data)
     answers = _answers(sae, list(dict.fromkeys(edits)), data, store, title)
     return [
-        SweptSetting(setting, edit, _result(setting, edit, n, answers[edit]))
+        SweptSetting(setting, edit, answers[edit], _result(setting, edit, n, answers[edit]))
         for setting, edit, n in zip(data.spec.settings, edits, n_surviving, strict=True)
     ]
 

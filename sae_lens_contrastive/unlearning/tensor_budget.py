@@ -13,7 +13,8 @@ from torch import Tensor
 
 
 class TensorBudget:
-    """Hands out CPU tensors: in memory while the budget lasts, then mapped from temporary files.
+    """Hands out CPU tensors: in memory while the budget lasts, then mapped from temporary files,
+    below `folder` or where the system has its own (TMPDIR).
 
     A mapped tensor is read and written like any other; the system keeps the parts in use in memory. The files are
     deleted with the budget; tensors in use outlive them.

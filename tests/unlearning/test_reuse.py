@@ -54,8 +54,8 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(tiny, spec, planted, under
     resumed = evaluate(spec, subject, tiny, tmp_path / "out")
     comparable = {"seconds", "provenance"}
     assert resumed.model_dump(exclude=comparable) == whole.model_dump(exclude=comparable)
-    # Both thresholds let feature 0 through alone: 2 edits, 1 to go, and the chosen one on the held-out questions.
-    assert len(rest) == 4 + 3
+    # Both thresholds let feature 0 through alone: 2 edits, 1 to go, and the chosen one on near questions.
+    assert len(rest) == 4 + 1
 
 
 def counted_edits(patched, stop_after=None):
