@@ -37,7 +37,7 @@ from saebench_peer_cases import (
 )
 from saebench_peer_models import load_subject
 
-from sae_lens_contrastive.files import write_json
+from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.saes.stock import load_folder
 from sae_lens_contrastive.selectors import Evidence
 from sae_lens_contrastive.unlearning import EvalSpec
@@ -188,11 +188,10 @@ def _agreement(mine: SideResult, theirs: SideResult) -> tuple[int, int, int]:
 
 
 def main() -> None:
-    """Measure every row asked for; the file is written anew after each."""
+    """Measure every row asked for; each is written at once, beside the rows of other cases that the file has."""
     options = _options()
     import_saebench()
     grid = Grid()
-    rows: list[dict[str, Any]] = []
     for name, on in product(options.models, options.model_class):
         subject = SUBJECTS[name]
         model = load_subject(subject, on, device=options.device, dtype=options.dtype)
@@ -201,9 +200,17 @@ def main() -> None:
             for architecture, saes in _saes(model, subject, task, options):
                 case = {"model": name, "model_class": on, "dtype": options.dtype, "sae": architecture, "prompt": prompt}
                 sizes = {"batch_size": options.batch_size, "batch_tokens": options.batch_tokens}
-                rows.append(case | compare(model, saes, task, grid, repeats=options.repeats, **sizes))
-                print(_line(rows[-1]), flush=True)
-                write_json(options.out, {"machine": _machine(options), "versions": _versions(), "rows": rows})
+                row = case | {"machine": _machine(options)}
+                row |= compare(model, saes, task, grid, repeats=options.repeats, **sizes)
+                print(_line(row), flush=True)
+                _write(options.out, case, row)
+
+
+def _write(out: Path, case: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+    """Put a row into the file in place of an earlier one of the same case."""
+    rows = read_json(out)["rows"] if out.exists() else []
+    others = [other for other in rows if any(other[name] != value for name, value in case.items())]
+    write_json(out, {"versions": _versions(), "rows": [*others, row]})
 
 
 def _known_task(model: Any, subject: Subject, prompt: Any, options: argparse.Namespace) -> Task:
