@@ -259,7 +259,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--prompts", nargs="+", choices=("cloze", "letter"))
     parser.add_argument("--steps", type=int, default=150, help="training steps of an SAE; 0 makes one without training")
     parser.add_argument("--max-asked", type=int, default=120, help="questions of a set put to find known ones")
-    parser.add_argument("--max-known", type=int, default=24, help="known questions of a set that are compared")
+    parser.add_argument("--max-known", type=int, default=12, help="known questions of a set that are compared")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=8, help="SAEBench's batch of questions; 8 is its own")
     parser.add_argument("--batch-tokens", type=int, default=2048, help="our batch")
