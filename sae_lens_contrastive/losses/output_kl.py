@@ -34,7 +34,7 @@ class OutputKL(LossTerm):
     """
 
     objective: str = "uniform"
-    """Unlearning objective: uniform, reference, npo or entropy."""
+    """Unlearning objective: uniform, reference, npo, entropy or bounded_loss."""
     objective_options: dict[str, float] = field(default_factory=dict)
     """Options of the objective, such as {beta: 0.1} of npo."""
     features: Literal["reserved", "firing"] = "reserved"

@@ -38,6 +38,8 @@ class CorporaConfig(StrictModel):
     """Share of the tokens of a batch taken from the forget corpus."""
     retain_share: float = Field(default=0.25, gt=0, lt=1)
     """Share of the tokens of a batch taken from the retain corpus."""
+    output_space_sequences: int = Field(default=64, gt=0)
+    """Sequences of the forget corpus, and of the retain corpus, that output-space terms take turns on."""
     hold_out_entities_of: tuple[str, ...] = ()
     """Question sources whose held-out entities are left out of the forget text."""
 

@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,13 @@ from sae_lens_contrastive.models import check_hook, load_model, model_digest
 from sae_lens_contrastive.unlearning.answer_store import AnswerStore
 from sae_lens_contrastive.unlearning.ensemble import Ensemble
 from sae_lens_contrastive.unlearning.held_out import held_out_report, unedited_report
-from sae_lens_contrastive.unlearning.output import MemberFeatures, Provenance, SettingResult, UnlearningResult
+from sae_lens_contrastive.unlearning.output import (
+    MemberFeatures,
+    Provenance,
+    SettingResult,
+    UnlearningResult,
+    package_versions,
+)
 from sae_lens_contrastive.unlearning.saebench_output import saebench_output
 from sae_lens_contrastive.unlearning.score import cause_of_zero, choose_setting, n_passing, unlearning_score
 from sae_lens_contrastive.unlearning.shared import HookData
@@ -31,7 +36,6 @@ RESULTS_FILE = "results.json"
 SAEBENCH_FOLDER = "saebench"
 ANSWERS_FOLDER = "answers"
 
-_PACKAGES = ("sae-lens-contrastive", "sae-lens", "transformer-lens", "transformers", "torch")
 _RESERVED_NAMES = {"results", "run"}
 
 
@@ -57,7 +61,7 @@ def evaluate_saes(
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype) if model is None else model
     for name in saes:
         check_hook(model, facts[name].hook_name, facts[name].d_in)
-    versions = {package: version(package) for package in _PACKAGES}
+    versions = package_versions()
     model_sha256 = model_digest(model)
     results: dict[str, UnlearningResult] = {}
     pending: dict[str, Provenance] = {}
@@ -150,6 +154,7 @@ def _evaluate(
         features=list(features),
         members=_by_member(subject, sae, features),
         retain_accuracy_by_domain=report.retain_accuracy_by_domain,
+        near_accuracy=report.near_accuracy,
         near_accuracy_by_domain=report.near_accuracy_by_domain,
         measures=report.measures,
         known=data.known_counts,

@@ -5,6 +5,7 @@ from sae_lens_contrastive.unlearning.measures.chosen import MeasureResults as Me
 from sae_lens_contrastive.unlearning.measures.chosen import ParaphraseResult as ParaphraseResult
 from sae_lens_contrastive.unlearning.measures.chosen import RecallResults as RecallResults
 from sae_lens_contrastive.unlearning.measures.edited_model import SaeEdit as SaeEdit
+from sae_lens_contrastive.unlearning.measures.edited_model import WeightEdit as WeightEdit
 from sae_lens_contrastive.unlearning.measures.random_baseline import RandomBaselineOptions as RandomBaselineOptions
 from sae_lens_contrastive.unlearning.measures.random_baseline import RandomBaselineResult as RandomBaselineResult
 from sae_lens_contrastive.unlearning.measures.random_baseline import random_baseline as random_baseline
