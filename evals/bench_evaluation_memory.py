@@ -65,6 +65,8 @@ def main() -> None:
                 "corpus_tokens": spec.max_corpus_tokens,
                 "questions_gib": round(real.questions / GIB, 3),
                 "corpora_gib": round(real.corpora / GIB, 3),
+                "cache_gib": spec.cache_gib,
+                "files_gib": round(real.in_files / GIB, 3),
                 "host_gib": round(real.host / GIB, 3),
                 "weights_gib": round(real.weights / GIB, 3),
                 "host_with_weights_gib": round((real.host + real.weights) / GIB, 3),

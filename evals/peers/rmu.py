@@ -113,11 +113,15 @@ class RmuTrainer:
 
     def _residual(self, side: _Side) -> Float[Tensor, "batch pos d_model"]:
         hook_name = f"blocks.{self.layer}.hook_resid_post"
+        seen: list[Tensor] = []
+
+        def see(residual: Tensor, hook: Any) -> None:  # noqa: ARG001 - the host passes hook by name
+            seen.append(residual)
+
+        # Not run_with_cache: that detaches what it keeps.
         with blocks_replaced(self.model.blocks[: self.first], side.below):
-            _, cache = self.model.run_with_cache(
-                side.tokens, names_filter=[hook_name], stop_at_layer=self.layer + 1
-            )
-        return cache[hook_name][:, 1:]
+            self.model.run_with_hooks(side.tokens, fwd_hooks=[(hook_name, see)], stop_at_layer=self.layer + 1)
+        return seen[0][:, 1:]
 
     def _batches(self, side: _Side, options: Rmu, generator: torch.Generator) -> Iterator[_Side]:
         while True:

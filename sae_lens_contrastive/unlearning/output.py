@@ -70,7 +70,7 @@ class KnownCounts(StrictModel):
     retain_held_out: tuple[int, int]
     """Known and put: retain questions, `held_out`."""
     near: tuple[int, int] = (0, 0)
-    """Known and put: questions of near domains."""
+    """Known and put: questions of near domains, `held_out`."""
 
 
 class MemberFeatures(StrictModel):
@@ -142,7 +142,7 @@ class UnlearningResult(StrictModel):
     retain_accuracy_by_domain: dict[str, float]
     """Held-out retain accuracy of each domain at that setting."""
     near_accuracy: float | None = None
-    """Share of the known questions of near domains still answered right at that setting; None without any. They have no
+    """Share of the known `held_out` questions of near domains still answered right at that setting; None without any. They have no
     say in the choice."""
     near_accuracy_by_domain: dict[str, float]
     """The same for each near domain."""

@@ -47,8 +47,8 @@ class HookData:
             for side, questions in (("forget", inputs.forget_questions), ("retain", inputs.retain_questions))
         }
         """Known questions by side and split: `forget_select`, `retain_select`, `forget_held_out`, `retain_held_out`."""
-        self.near = self._evaluator(inputs.near_questions, "near")
-        """Known questions of near domains."""
+        self.near = self._evaluator(inputs.near_questions, "near held_out")
+        """Known held-out questions of near domains."""
 
     @property
     def knows_enough(self) -> bool:

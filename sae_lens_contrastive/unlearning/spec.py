@@ -45,8 +45,8 @@ class EvalSpec(StrictModel):
     retain_questions: _Names = Field(min_length=1)
     """Questions that must stay, named in the same way."""
     near_questions: _Names = Field(default_factory=list)
-    """Questions of domains close to the forgotten one, of both splits: they have no say in the choice of a setting and
-    are reported by domain at the chosen one."""
+    """Questions of domains close to the forgotten one: reported by domain at the chosen setting, on `held_out`,
+    with no say in the choice."""
     forget_corpora: _Names = Field(min_length=1)
     """Text of the forget domain, on which features are ranked: `world_facts/<domain>`, a file, or
     `hub:NAME#CONFIG@SPLIT:COLUMN`. Documents that name a held-out entity are left out."""
@@ -123,7 +123,7 @@ class EvalInputs:
     retain_questions: dict[Split, list[Question]]
     """Questions that must stay, by split."""
     near_questions: list[Question]
-    """Questions of near domains, which are only reported."""
+    """Held-out questions of near domains, which are only reported."""
     forget_texts: list[str]
     """Forget text without held-out entities, in reading order."""
     retain_texts: list[str]
@@ -165,7 +165,7 @@ def check_spec(spec: EvalSpec, *, any_device: bool = False) -> EvalInputs:
     return EvalInputs(
         forget_questions=_chosen(forget, spec),
         retain_questions=_chosen(retain, spec),
-        near_questions=[question for split in _chosen(near, spec).values() for question in split],
+        near_questions=_chosen(near, spec)["held_out"],
         forget_texts=_reading_order(forget_documents, spec.seed),
         retain_texts=_reading_order(retain_documents, spec.seed),
         digest=_sha256(content),
