@@ -40,7 +40,11 @@ _RESERVED_NAMES = {"results", "run"}
 
 
 def evaluate_saes(
-    spec: EvalSpec, saes: Mapping[str, SaeUnderTest], out: Path | None, model: Any = None
+    spec: EvalSpec,
+    saes: Mapping[str, SaeUnderTest],
+    out: Path | None,
+    model: Any = None,
+    shared: dict[tuple[str, str], HookData] | None = None,
 ) -> list[UnlearningResult]:
     """Evaluate SAEs and return their results in the given order.
 
@@ -48,7 +52,8 @@ def evaluate_saes(
     `saebench/<name>_eval_results.json`, and all of them as `results.json`; a saved result is used again if SAE, model,
     specification, data and package versions are the same. Answers under single
     settings are saved as well, in `answers/<name>.json`, so that a killed evaluation goes on where it stopped. `model`
-    spares loading `spec.model`, which it must be.
+    spares loading `spec.model`, which it must be; `shared` keeps what SAEs share from one call with this model to the
+    next, by specification and hook.
 
     Raises `UserError`, before the model loads, for an input that cannot be read, an SAE that cannot be loaded
     or edited or has weights that are not finite; after it, for a hook or width that the model lacks.
@@ -75,7 +80,10 @@ def evaluate_saes(
         else:
             results[name] = saved
     for hook_name in dict.fromkeys(facts[name].hook_name for name in pending):
-        data = HookData(model, hook_name, spec, inputs)
+        key = (inputs.digest, hook_name)
+        data = (shared or {}).get(key) or HookData(model, hook_name, spec, inputs)
+        if shared is not None:
+            shared[key] = data
         for name, provenance in pending.items():
             if facts[name].hook_name == hook_name:
                 results[name] = _evaluate(name, saes[name], data, provenance, out)

@@ -47,7 +47,7 @@ def evaluate_weights(
     if not data.knows_enough:
         raise UserError(f"The model knows too few questions to evaluate {method}: {data.known_counts}.")
     started = time.perf_counter()
-    tried = [(each, _answers(each, data)) for each in candidates]
+    tried = [(each, _answers(each, data, f"{method} {i}")) for i, each in enumerate(candidates)]
     frontier = [_result(method, each, answers) for each, answers in tried]
     gate = data.spec.retain_gate
     setting = choose_setting(frontier, gate)
@@ -86,9 +86,9 @@ def evaluate_weights(
     return result
 
 
-def _answers(candidate: WeightCandidate, data: HookData) -> Answers:
+def _answers(candidate: WeightCandidate, data: HookData, title: str) -> Answers:
     with candidate.edit.in_place(data.model):
-        return {name: each.present_answers(f"{name}, {candidate.options}") for name, each in data.evaluators.items()}
+        return {name: each.present_answers(f"{name}, {title}") for name, each in data.evaluators.items()}
 
 
 def _result(method: str, candidate: WeightCandidate, answers: Answers) -> SettingResult:
