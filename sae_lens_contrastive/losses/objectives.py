@@ -137,7 +137,7 @@ class BoundedLoss(UnlearningObjective):
     """
 
     bound: float = 8.0
-    """Mean next-token loss on forget text to reach, in nats per token; guessing among V words costs log V."""
+    """Next-token loss on forget text to reach, in nats per token; guessing among V words costs log V."""
 
     def __post_init__(self) -> None:
         if self.bound <= 0:
@@ -146,6 +146,20 @@ class BoundedLoss(UnlearningObjective):
     def __call__(self, said: ForgetPredictions) -> Float[Tensor, ""]:
         """Hinge on the mean loss."""
         return relu(self.bound + _of_targets(said.edited, said.targets).mean())
+
+
+@register_objective("bounded_token_loss")
+@dataclass(frozen=True)
+class BoundedTokenLoss(BoundedLoss):
+    """Fail at every token of the text, up to a bound: L = mean over positions of max(0, bound + log p_edited(y)).
+
+    y is the token that follows in the text. A token that is far beyond the bound makes up for no other one, which it
+    does in the mean loss.
+    """
+
+    def __call__(self, said: ForgetPredictions) -> Float[Tensor, ""]:
+        """Mean hinge on the loss of each token."""
+        return relu(self.bound + _of_targets(said.edited, said.targets)).mean()
 
 
 def _of_targets(log_probs: Float[Tensor, "n d_vocab"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -55,7 +55,13 @@ def test_bounded_loss_is_what_the_mean_loss_lacks_to_the_bound():
     assert build_objective("bounded_loss", {"bound": 1.4})(said()).item() == 0
 
 
-@pytest.mark.parametrize("name", ["uniform", "reference", "npo", "entropy", "bounded_loss"])
+def test_bounded_token_loss_lets_no_token_make_up_for_another():
+    # Only the first token, of probability 1/2, is below a bound of 1.4.
+    value = build_objective("bounded_token_loss", {"bound": 1.4})(said()).item()
+    assert value == pytest.approx((1.4 - math.log(2)) / 2)
+
+
+@pytest.mark.parametrize("name", ["uniform", "reference", "npo", "entropy", "bounded_loss", "bounded_token_loss"])
 def test_descending_an_objective_makes_the_next_token_unlikely_and_stays_above_zero(name):
     logits = torch.tensor([[3.0, 0.0, 0.0], [2.0, 0.0, 1.0]], requires_grad=True)
     model = logits.detach().softmax(dim=1).tolist()
