@@ -13,11 +13,12 @@ DOMAINS = torch.tensor([FORGET] * 16 + [RETAIN] * 16)
 
 
 def tokens(seed):
-    """Half of the forget tokens lie along axis 0, half along axis 1, the others along axis 2."""
+    """Half of the forget tokens lie along axis 0, half along axis 1, the others at both ends of axis 2."""
     x = 0.05 * torch.randn(32, D_IN, generator=torch.Generator().manual_seed(seed))
     x[:8, 0] += 3
     x[8:16, 1] += 3
-    x[16:, 2] += 3
+    x[16:24, 2] += 3
+    x[24:, 2] -= 3
     return x
 
 
