@@ -13,6 +13,7 @@ from torch import Tensor
 from sae_lens_contrastive.data.questions import Question, domains_of
 from sae_lens_contrastive.interventions import Intervention
 from sae_lens_contrastive.unlearning.answer_store import Answers
+from sae_lens_contrastive.unlearning.ensemble import Ensemble
 from sae_lens_contrastive.unlearning.forgetting import accuracy, bootstrap_ci95, forgetting, mean_chance
 from sae_lens_contrastive.unlearning.measures import (
     MeasureResults,
@@ -22,6 +23,7 @@ from sae_lens_contrastive.unlearning.measures import (
     WeightEdit,
     random_baseline,
     recall_result,
+    reconstruction,
     relearning,
     text_effects,
 )
@@ -109,6 +111,15 @@ def _measures(sae: Any, edit: Edit, data: HookData, forget_accuracy: float, titl
         )
     if wanted.paraphrases and len(right := forget.paraphrase_answers(sae, edit)):
         found["paraphrases"] = ParaphraseResult(n_paraphrases=len(right), accuracy=accuracy(right))
+    if wanted.reconstruction is not None and not isinstance(sae, Ensemble):
+        found["reconstruction"] = reconstruction(
+            data.model,
+            data.hook_name,
+            sae,
+            data.retain_text.contexts,
+            wanted.reconstruction,
+            batch_tokens=spec.batch_tokens,
+        )
     return MeasureResults(**found)
 
 

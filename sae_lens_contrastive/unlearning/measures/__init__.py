@@ -13,6 +13,8 @@ from sae_lens_contrastive.unlearning.measures.recall import RecallOptions as Rec
 from sae_lens_contrastive.unlearning.measures.recall import RecallResult as RecallResult
 from sae_lens_contrastive.unlearning.measures.recall import recall_result as recall_result
 from sae_lens_contrastive.unlearning.measures.recall import recalled as recalled
+from sae_lens_contrastive.unlearning.measures.reconstruction import ReconstructionOptions as ReconstructionOptions
+from sae_lens_contrastive.unlearning.measures.reconstruction import reconstruction as reconstruction
 from sae_lens_contrastive.unlearning.measures.relearning import RelearningOptions as RelearningOptions
 from sae_lens_contrastive.unlearning.measures.relearning import RelearningResult as RelearningResult
 from sae_lens_contrastive.unlearning.measures.relearning import relearning as relearning
