@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo study test check bench clean
+.PHONY: demo study test check bench parity clean
 
 demo: $(STAMP)
 	$(BIN)/sae-lens-contrastive demo --out runs/demo
@@ -25,6 +25,14 @@ check: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python evals/bench_training_step.py --out evals/results/bench_training_step.json
 	$(BIN)/python evals/bench_side_by_side.py --out evals/results/bench_side_by_side.json
+	$(BIN)/python evals/bench_evaluation_memory.py --out evals/results/bench_evaluation_memory.json
+
+# MMLU: a folder of its <domain>_test.csv, for SAEBench's prompts by letter; without it they are left out.
+parity: $(STAMP)
+	$(BIN)/python evals/saebench_parity.py --out evals/results/saebench_parity.json --work runs/saebench_parity \
+		--models smollm2-135m-instruct $(if $(MMLU),--mmlu $(MMLU))
+	$(BIN)/python evals/saebench_parity.py --out evals/results/saebench_parity.json --work runs/saebench_parity \
+		--models tiny-random-gemma-2 --steps 0 $(if $(MMLU),--mmlu $(MMLU))
 
 # torch comes first, from constraints.txt: it is the build every other package must agree with.
 # sae-bench, the peer that the evaluation is compared with, asks for old versions that it does not need for that.

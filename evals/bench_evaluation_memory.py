@@ -11,18 +11,18 @@ import argparse
 import json
 import multiprocessing
 import platform
-import resource
+import threading
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM
+from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
 
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.files import write_json
-from sae_lens_contrastive.models import HookedBridge, ModelShape, model_shape
-from sae_lens_contrastive.models.embedded import byte_tokenizer
+from sae_lens_contrastive.models import TINY_GEMMA_2, HookedBridge, ModelShape, model_shape
+from sae_lens_contrastive.models.embedded import embedded_model_folder
 from sae_lens_contrastive.unlearning import EvalSpec
 from sae_lens_contrastive.unlearning.plan import estimate_memory
 from sae_lens_contrastive.unlearning.shared import HookData
@@ -65,6 +65,8 @@ def main() -> None:
                 "corpus_tokens": spec.max_corpus_tokens,
                 "questions_gib": round(real.questions / GIB, 3),
                 "corpora_gib": round(real.corpora / GIB, 3),
+                "cache_gib": spec.cache_gib,
+                "files_gib": round(real.in_files / GIB, 3),
                 "host_gib": round(real.host / GIB, 3),
                 "weights_gib": round(real.weights / GIB, 3),
                 "host_with_weights_gib": round((real.host + real.weights) / GIB, 3),
@@ -107,11 +109,11 @@ def _measure(options: argparse.Namespace, d_model: int, cache_gib: float) -> dic
         digest="",
         questions_digest="",
     )
-    before = _peak_gib()
-    data = HookData(model, HOOK, _spec(options, "bfloat16", cache_gib), inputs)
-    held = data.forget_text.residuals, data.retain_text.residuals
+    with _PeakMemory() as peak:
+        data = HookData(model, HOOK, _spec(options, "bfloat16", cache_gib), inputs)
+        held = data.forget_text.residuals, data.retain_text.residuals
     return {
-        "peak_beyond_start_gib": round(_peak_gib() - before, 4),
+        "peak_beyond_start_gib": round(peak.beyond_start / GIB, 4),
         "kept_in_memory_gib": round(data.budget.in_memory / GIB, 4),
         "kept_in_files_gib": round(data.budget.in_files / GIB, 4),
         "corpus_rows": sum(map(len, held)),
@@ -153,7 +155,8 @@ def _questions(options: argparse.Namespace) -> list[Question]:
 
 
 def _random_gemma(d_model: int) -> HookedBridge:
-    tokenizer = byte_tokenizer()
+    # Its tokens are bytes.
+    tokenizer = AutoTokenizer.from_pretrained(embedded_model_folder(TINY_GEMMA_2))
     config = Gemma2Config(
         vocab_size=len(tokenizer),
         hidden_size=d_model,
@@ -173,8 +176,30 @@ def _random_gemma(d_model: int) -> HookedBridge:
     return bridge
 
 
-def _peak_gib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+class _PeakMemory:
+    """Peak of the process' own memory, sampled; pages of mapped files are the system's to take back, so left out."""
+
+    def __enter__(self) -> _PeakMemory:
+        self.beyond_start = 0
+        self._start = _own_memory()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._ended.wait(0.02):
+            self.beyond_start = max(self.beyond_start, _own_memory() - self._start)
+
+
+def _own_memory() -> int:
+    """Bytes of anonymous memory of this process."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

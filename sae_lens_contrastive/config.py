@@ -57,6 +57,11 @@ def merge(base: Mapping[str, Any], *layers: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+def without_nulls(named: Any) -> Any:
+    """A mapping by registered names without those set to null, by which an override takes one out."""
+    return {key: value for key, value in named.items() if value is not None} if isinstance(named, Mapping) else named
+
+
 def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
     """Turn `a.b=value` assignments into a nested mapping; values are read as YAML.
 

@@ -27,13 +27,7 @@ def main() -> int:
 
 def _table(source: str) -> str:
     content = json.loads((ROOT / source).read_text(encoding="utf-8"))
-    if isinstance(content, dict):
-        lines = _bench(content["tables"]) if "tables" in content else _side_by_side(content)
-    elif "study_setting" in content[0]:
-        lines = _study(content)
-    else:
-        lines = _demo(content)
-    return "\n".join(lines) + "\n"
+    return "\n".join(_LINES[Path(source).stem](content)) + "\n"
 
 
 def _demo(rows: list[dict[str, Any]]) -> list[str]:
@@ -80,6 +74,39 @@ def _study(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _parity(content: dict[str, Any]) -> list[str]:
+    lines = [
+        "| model | SAE | prompt | questions | settings | answers equal | of them turned wrong | score, ours | SAEBench "
+        "| seconds, ours | SAEBench | ratio |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(content["rows"], key=lambda row: (row["model"], row["model_class"], row["prompt"])):
+        lines.append(
+            f"| {row['model']}, {row['model_class'].replace('_', ' ')} | {row['sae']} | {row['prompt']} "
+            f"| {sum(row['questions'].values())} | {row['settings']} "
+            f"| {row['answers_agreeing']:,} of {row['answers_compared']:,} | {row['answers_turned_wrong']} "
+            f"| {row['score_ours']:.6f} | {row['score_saebench']:.6f} "
+            f"| {row['seconds_ours']:.1f} | {row['seconds_saebench']:.1f} | {row['ratio']:.1f} x |"
+        )
+    return lines
+
+
+def _evaluation_memory(content: dict[str, Any]) -> list[str]:
+    scaled = content["scaled"]
+    lines = ["| model | cache_gib | kept in memory | kept in files | memory used |", "|---|---|---|---|---|"]
+    for row in scaled["rows"]:
+        lines.append(
+            f"| width {scaled['d_model']}, run | {row['cache_gib']:.2f} | {row['kept_in_memory_gib']:.2f} GiB "
+            f"| {row['kept_in_files_gib']:.2f} GiB | {row['peak_beyond_start_gib']:.2f} GiB |"
+        )
+    real = content["gemma-2-2b"]
+    lines.append(
+        f"| Gemma-2-2B, calculated | {real['cache_gib']:.0f} | {real['host_gib']:.1f} GiB | "
+        f"{real['files_gib']:.1f} GiB | {real['host_with_weights_gib']:.1f} GiB with the weights |"
+    )
+    return lines
+
+
 def _side_by_side(content: dict[str, Any]) -> list[str]:
     return [
         f"| tokens | {content['one']} alone | runs 0 to 4 side by side | ratio |",
@@ -89,9 +116,9 @@ def _side_by_side(content: dict[str, Any]) -> list[str]:
     ]
 
 
-def _bench(tables: list[dict[str, Any]]) -> list[str]:
+def _bench(content: dict[str, Any]) -> list[str]:
     lines = ["| what | architecture | d_sae | row | of SAELens' step |", "|---|---|---|---|---|"]
-    for table in tables:
+    for table in content["tables"]:
         for name, row in table["rows"].items():
             share = row["ratio_to_saelens"]
             text = f"{share:.2f} x" if "seconds" in row else f"adds {100 * share:.1f} %"
@@ -102,6 +129,17 @@ def _bench(tables: list[dict[str, Any]]) -> list[str]:
 def _spread(seeds: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> str:
     values = [value(row) for row in seeds]
     return f"{fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+_LINES: dict[str, Callable[[Any], list[str]]] = {
+    "demo": _demo,
+    "study": _study,
+    "bench_training_step": _bench,
+    "bench_side_by_side": _side_by_side,
+    "bench_evaluation_memory": _evaluation_memory,
+    "saebench_parity": _parity,
+}
+"""How the results of a file become the lines of a table."""
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def prune(sae: TrainingSAE[Any], optimizer: Optimizer, features: Int[Tensor, " n
     for name, (parameter, axis) in feature_parameters(sae).items():
         if name in _MASKED:
             parameter.index_fill_(axis, features, 0)
-        _reset_moments(optimizer, parameter, axis, features)
+        reset_moments(optimizer, parameter, axis, features)
 
 
 def zero_gradients(sae: TrainingSAE[Any], pruned: Bool[Tensor, " d_sae"]) -> None:
@@ -159,7 +159,7 @@ def reinitialise(
     directions = error[tokens] / norms[:, None]
     largest = torch.linalg.eigvalsh(directions.T @ directions)[-1]
     share = (1 / largest).clamp(max=options.explained_share)
-    row_norm = _mean_norm_of_others(sae.W_dec, features)
+    row_norm = mean_norm_of_others(sae.W_dec, features)
     own_projection = (directions * sae.process_sae_in(sae_in[tokens]).float()).sum(dim=1)
     new = {
         "W_dec": row_norm * directions,
@@ -169,7 +169,7 @@ def reinitialise(
     }
     for name, (parameter, axis) in feature_parameters(sae).items():
         parameter.index_copy_(axis, features, new[name].to(parameter.dtype))
-        _reset_moments(optimizer, parameter, axis, features)
+        reset_moments(optimizer, parameter, axis, features)
     return tokens
 
 
@@ -196,13 +196,15 @@ def draw_tokens(
     return torch.multinomial(weight, n, replacement=False, generator=generator).to(error.device)
 
 
-def _mean_norm_of_others(W_dec: Float[Tensor, "d_sae d_in"], features: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+def mean_norm_of_others(W_dec: Float[Tensor, "d_sae d_in"], features: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Mean norm of the decoder rows of all other features; of all, if there are no others."""
     norms = W_dec.float().norm(dim=1)
     other = torch.ones_like(norms, dtype=torch.bool).index_fill_(0, features, False)
     return norms[other].mean() if other.any() else norms.mean()
 
 
-def _reset_moments(optimizer: Optimizer, parameter: Parameter, axis: int, features: Int[Tensor, " n"]) -> None:
+def reset_moments(optimizer: Optimizer, parameter: Parameter, axis: int, features: Int[Tensor, " n"]) -> None:
+    """Let the optimiser's moments of some features become 0."""
     state = optimizer.state.get(parameter, {})
     for name in _MOMENTS:
         if name in state:

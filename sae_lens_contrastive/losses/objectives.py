@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import relu, softplus
 
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.options import build_options
@@ -125,6 +125,41 @@ class Entropy(UnlearningObjective):
         """Entropy that is missing to the highest possible."""
         entropy = -(said.edited.exp() * said.edited).sum(dim=1)
         return math.log(said.edited.shape[1]) - entropy.mean()
+
+
+@register_objective("bounded_loss")
+@dataclass(frozen=True)
+class BoundedLoss(UnlearningObjective):
+    """Fail at the text, up to a bound: L = max(0, bound - mean over positions of -log p_edited(y)).
+
+    y is the token that follows in the text. Gradient ascent on the next-token loss that ends at `bound` nats per
+    token; 0 from there on. Unlike the others it says nothing of what the model should say instead.
+    """
+
+    bound: float = 8.0
+    """Next-token loss on forget text to reach, in nats per token; guessing among V words costs log V."""
+
+    def __post_init__(self) -> None:
+        if self.bound <= 0:
+            raise ConfigError(f"objective_options.bound is {self.bound}; it must be above 0.")
+
+    def __call__(self, said: ForgetPredictions) -> Float[Tensor, ""]:
+        """Hinge on the mean loss."""
+        return relu(self.bound + _of_targets(said.edited, said.targets).mean())
+
+
+@register_objective("bounded_token_loss")
+@dataclass(frozen=True)
+class BoundedTokenLoss(BoundedLoss):
+    """Fail at every token of the text, up to a bound: L = mean over positions of max(0, bound + log p_edited(y)).
+
+    y is the token that follows in the text. A token that is far beyond the bound makes up for no other one, which it
+    does in the mean loss.
+    """
+
+    def __call__(self, said: ForgetPredictions) -> Float[Tensor, ""]:
+        """Mean hinge on the loss of each token."""
+        return relu(self.bound + _of_targets(said.edited, said.targets)).mean()
 
 
 def _of_targets(log_probs: Float[Tensor, "n d_vocab"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -34,7 +34,7 @@ class OutputKL(LossTerm):
     """
 
     objective: str = "uniform"
-    """Unlearning objective: uniform, reference, npo or entropy."""
+    """Unlearning objective: uniform, reference, npo, entropy, bounded_loss or bounded_token_loss."""
     objective_options: dict[str, float] = field(default_factory=dict)
     """Options of the objective, such as {beta: 0.1} of npo."""
     features: Literal["reserved", "firing"] = "reserved"
@@ -72,6 +72,11 @@ class OutputKL(LossTerm):
                 raise ConfigError(f"output_kl.{name} is {getattr(self, name)}; it must be above 0.")
         if min(self.forget_weight, self.retain_weight) < 0:
             raise ConfigError("output_kl.forget_weight and retain_weight must be 0 or more.")
+
+    @property
+    def n_reserved(self) -> int:
+        """The features of G, if they are reserved."""
+        return self.n_features if self.features == "reserved" else 0
 
     def __call__(self, ctx: LossContext) -> Float[Tensor, ""]:
         """Objective on forget text plus divergence on retain text, on this turn's sequences."""

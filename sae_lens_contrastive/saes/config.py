@@ -11,6 +11,7 @@ from sae_lens.saes.sae import TrainingSAEConfig
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.feature_stats.importance import ImportanceOptions
 from sae_lens_contrastive.feature_stats.stability import StabilityOptions
+from sae_lens_contrastive.features.coverage import CoverageOptions
 from sae_lens_contrastive.features.grouping import GroupingOptions
 from sae_lens_contrastive.features.surgery import PruningOptions, ReinitialisationOptions
 from sae_lens_contrastive.losses import build_loss_terms
@@ -22,6 +23,7 @@ SECTIONS: dict[type[Any], str] = {
     ImportanceOptions: "importance",
     PruningOptions: "pruning",
     ReinitialisationOptions: "reinitialisation",
+    CoverageOptions: "coverage",
     StabilityOptions: "stability",
     CurriculumOptions: "curriculum",
 }
@@ -53,6 +55,9 @@ class ContrastiveObjectiveConfig(TrainingSAEConfig):
     reinitialisation: dict[str, Any] | None = dict_field(None)
     """New weights for pruned and dead features (`ReinitialisationOptions`)."""
 
+    coverage: dict[str, Any] | None = dict_field(None)
+    """Reserved features spread over the forget domain (`CoverageOptions`); needs a term that reserves features."""
+
     stability: dict[str, Any] | None = dict_field(None)
     """How much features, groups and importance change (`StabilityOptions`)."""
 
@@ -81,6 +86,11 @@ class ContrastiveObjectiveConfig(TrainingSAEConfig):
                 self._check_scale_is_one_number(f"loss_terms.{name}")
         if self.pruning is not None and self.importance is None:
             raise ConfigError("pruning goes by importance, but there is no importance section. Add importance: {}.")
+        if self.coverage is not None and not any(weighted.term.n_reserved for weighted in terms.values()):
+            raise ConfigError(
+                "coverage spreads reserved features, but no loss term reserves any. Add loss_terms.forget_margin, or "
+                "loss_terms.output_kl with features: reserved."
+            )
         if (curriculum := self.section(CurriculumOptions)) is not None:
             curriculum.check_terms(list(terms))
 
@@ -102,6 +112,8 @@ class ContrastiveObjectiveConfig(TrainingSAEConfig):
         importance = self.section(ImportanceOptions)
         if importance is not None and importance.mutual_information_weight > 0:
             needing.append("importance.mutual_information_weight")
+        if self.coverage is not None:
+            needing.append("coverage")
         return needing
 
     def terms_that_need_output_space(self) -> list[str]:

@@ -31,7 +31,6 @@ from sae_lens_contrastive.training.costs import (
 )
 from sae_lens_contrastive.training.device_facts import DeviceFacts
 from sae_lens_contrastive.training.run_config import RunConfig
-from sae_lens_contrastive.training.streams import OUTPUT_SPACE_SEQUENCES
 from sae_lens_contrastive.training.train import stream_key
 
 TERMS_SHARE, TRACKERS_SHARE = 0.15, 0.05
@@ -171,7 +170,7 @@ def _stream(runs: Sequence[RunConfig], shape: ModelShape | None, facts: DeviceFa
         seconds = tokens * model_flops_per_token(shape, n_blocks, training.context_size) / facts.flops[number_format]
     if any(run.sae_config().terms_that_need_output_space() for run in runs):
         stays["sequences for output-space terms"] = float(
-            2 * OUTPUT_SPACE_SEQUENCES * training.context_size * d_in * bytes_per
+            2 * first.corpora.output_space_sequences * training.context_size * d_in * bytes_per
         )
     estimates = tuple(_run(run, shape, facts) for run in runs)
     return StreamEstimate(

@@ -21,7 +21,7 @@ from sae_lens_contrastive.training.estimate import (
 from sae_lens_contrastive.training.run_config import RunConfig
 
 _TRACKERS = ("grouping", "importance", "stability")
-_SURGERIES = ("pruning", "reinitialisation")
+_SURGERIES = ("pruning", "reinitialisation", "coverage")
 
 
 def plan_runs(runs: Sequence[RunConfig]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig
 
-from sae_lens_contrastive.config import StrictModel, load_yaml, merge, parse_config
+from sae_lens_contrastive.config import StrictModel, load_yaml, merge, parse_config, without_nulls
 from sae_lens_contrastive.data.activations import domain_sizes
 from sae_lens_contrastive.data.sources import check_corpus_sources, held_out_entities, load_question_sources
 from sae_lens_contrastive.errors import ConfigError, unknown_choice
@@ -38,6 +38,8 @@ class CorporaConfig(StrictModel):
     """Share of the tokens of a batch taken from the forget corpus."""
     retain_share: float = Field(default=0.25, gt=0, lt=1)
     """Share of the tokens of a batch taken from the retain corpus."""
+    output_space_sequences: int = Field(default=64, gt=0)
+    """Sequences of the forget corpus, and of the retain corpus, that output-space terms take turns on."""
     hold_out_entities_of: tuple[str, ...] = ()
     """Question sources whose held-out entities are left out of the forget text."""
 
@@ -118,7 +120,7 @@ class RunConfig(StrictModel):
     """Texts the activations come from."""
     sae: dict[str, Any]
     """`architecture` (standard, topk, batchtopk, jumprelu, matryoshka_batchtopk) and the fields of its training
-    configuration, such as loss_terms."""
+    configuration, such as loss_terms, of which null takes one out."""
     architectures: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Defaults for `sae` that hold with one architecture only, such as topk: {k: 32}."""
     warm_start: WarmStart | None = None
@@ -131,7 +133,7 @@ class RunConfig(StrictModel):
     def _known_architecture(cls, sae: dict[str, Any]) -> dict[str, Any]:
         if sae.get("architecture") not in TRAINING_ARCHITECTURES:
             raise unknown_choice("sae.architecture", sae.get("architecture"), TRAINING_ARCHITECTURES)
-        return sae
+        return {**sae, "loss_terms": without_nulls(sae["loss_terms"])} if "loss_terms" in sae else sae
 
     @field_validator("architectures")
     @classmethod

@@ -26,8 +26,6 @@ from sae_lens_contrastive.losses.output_space import OutputSpace
 from sae_lens_contrastive.models import ModelAboveHook
 
 DOMAIN_NAMES = {GENERAL: "general", FORGET: "forget", RETAIN: "retain"}
-OUTPUT_SPACE_SEQUENCES = 64
-"""Sequences of forget text, and of retain text, that output-space terms take turns on."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,8 @@ class DomainData:
     """Share of the tokens of a batch that comes from the forget corpus."""
     retain_share: float = 0.25
     """Share of the tokens of a batch that comes from the retain corpus; the rest is the general corpus."""
+    output_space_sequences: int = 64
+    """Sequences of either corpus that output-space terms take turns on."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,15 @@ class CorpusStreams:
         return stream, domains
 
     def output_space(self) -> OutputSpace:
-        """The model above the hook with sequences of both labelled corpora."""
+        """The model above the hook with sequences of both labelled corpora, which the run must have."""
+        assert self.domain_data is not None
+        n_sequences = self.domain_data.output_space_sequences
         forget, retain = (
             collect_sequences(
                 self._store(domain, self.cfg.train_batch_size_tokens),
                 self.model,
                 self.cfg.hook_name,
-                OUTPUT_SPACE_SEQUENCES,
+                n_sequences,
                 DOMAIN_NAMES[domain],
             )
             for domain in (FORGET, RETAIN)

@@ -76,7 +76,12 @@ def stream_key(run: RunConfig) -> str:
     training = run.training
     parts = {
         "model": [run.model, run.dtype, run.device, run.hook_name, run.seed],
-        "corpora": [_corpora_digest(run), run.corpora.forget_share, run.corpora.retain_share],
+        "corpora": [
+            _corpora_digest(run),
+            run.corpora.forget_share,
+            run.corpora.retain_share,
+            run.corpora.output_space_sequences,
+        ],
         "scaled": run.sae_config().normalize_activations != "none",
         "training": training.model_dump(include=STREAM_OPTIONS),
     }
@@ -173,6 +178,7 @@ def _texts(run: RunConfig) -> _Texts:
         retain=corpus_dataset(corpora.retain, (), run.seed),
         forget_share=corpora.forget_share,
         retain_share=corpora.retain_share,
+        output_space_sequences=corpora.output_space_sequences,
     )
     return _Texts(general, domain_data)
 

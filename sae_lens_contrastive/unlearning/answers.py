@@ -92,16 +92,27 @@ class QuestionEvaluator:
         """
         with tqdm(total=len(self._paraphrases), desc="paraphrases", unit="prompt", leave=False) as progress:
             prompts = self._prompt_set(self._paraphrases, progress)
-        phrasings = sorted({each.phrasing for each in self._paraphrases})
         (log_probs,) = prompts.edited(sae, [edit])
-        right = [
-            self._answered(
-                self.known,
-                [each for each in prompts.prompts if each.phrasing == phrasing],
-                [values for each, values in zip(prompts.prompts, log_probs, strict=True) if each.phrasing == phrasing],
-            )
-            for phrasing in phrasings
-        ]
+        return self._paraphrases_answered(log_probs)
+
+    def present_answers(self, title: str = "questions") -> Bool[Tensor, " n"]:
+        """Which known questions the model answers right, in their first phrasing, with the weights that it has now."""
+        answered = self._answered(self.known, self.prompts.prompts, self._present(self.prompts.prompts, title))
+        return torch.tensor([answered[i] for i in range(len(self.known))], dtype=torch.bool)
+
+    def present_paraphrase_answers(self) -> Bool[Tensor, " n_paraphrases"]:
+        """Which of the other phrasings of the known questions it answers right with the weights that it has now."""
+        return self._paraphrases_answered(self._present(self._paraphrases, "paraphrases"))
+
+    def _present(self, prompts: Sequence[Prompt], title: str) -> list[Float[Tensor, " n_spots"]]:
+        with tqdm(total=len(prompts), desc=title, unit="prompt", leave=False) as progress:
+            return self._log_probs(prompts, progress)
+
+    def _paraphrases_answered(self, log_probs: Sequence[Float[Tensor, " n_spots"]]) -> Bool[Tensor, " n_paraphrases"]:
+        by_phrasing: dict[int, list[tuple[Prompt, Tensor]]] = {}
+        for each, values in zip(self._paraphrases, log_probs, strict=True):
+            by_phrasing.setdefault(each.phrasing, []).append((each, values))
+        right = [self._answered(self.known, *zip(*pairs, strict=True)) for _, pairs in sorted(by_phrasing.items())]
         return torch.tensor([answer for answered in right for answer in answered.values()], dtype=torch.bool)
 
     def _prompt_set(self, prompts: Sequence[Prompt], progress: tqdm[Any]) -> PromptSet:

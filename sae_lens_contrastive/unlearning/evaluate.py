@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,13 @@ from sae_lens_contrastive.models import check_hook, load_model, model_digest
 from sae_lens_contrastive.unlearning.answer_store import AnswerStore
 from sae_lens_contrastive.unlearning.ensemble import Ensemble
 from sae_lens_contrastive.unlearning.held_out import held_out_report, unedited_report
-from sae_lens_contrastive.unlearning.output import MemberFeatures, Provenance, SettingResult, UnlearningResult
+from sae_lens_contrastive.unlearning.output import (
+    MemberFeatures,
+    Provenance,
+    SettingResult,
+    UnlearningResult,
+    package_versions,
+)
 from sae_lens_contrastive.unlearning.saebench_output import saebench_output
 from sae_lens_contrastive.unlearning.score import cause_of_zero, choose_setting, n_passing, unlearning_score
 from sae_lens_contrastive.unlearning.shared import HookData
@@ -31,12 +36,15 @@ RESULTS_FILE = "results.json"
 SAEBENCH_FOLDER = "saebench"
 ANSWERS_FOLDER = "answers"
 
-_PACKAGES = ("sae-lens-contrastive", "sae-lens", "transformer-lens", "transformers", "torch")
 _RESERVED_NAMES = {"results", "run"}
 
 
 def evaluate_saes(
-    spec: EvalSpec, saes: Mapping[str, SaeUnderTest], out: Path | None, model: Any = None
+    spec: EvalSpec,
+    saes: Mapping[str, SaeUnderTest],
+    out: Path | None,
+    model: Any = None,
+    shared: dict[tuple[str, str], HookData] | None = None,
 ) -> list[UnlearningResult]:
     """Evaluate SAEs and return their results in the given order.
 
@@ -44,7 +52,8 @@ def evaluate_saes(
     `saebench/<name>_eval_results.json`, and all of them as `results.json`; a saved result is used again if SAE, model,
     specification, data and package versions are the same. Answers under single
     settings are saved as well, in `answers/<name>.json`, so that a killed evaluation goes on where it stopped. `model`
-    spares loading `spec.model`, which it must be.
+    spares loading `spec.model`, which it must be; `shared` keeps what SAEs share from one call with this model to the
+    next, by specification and hook.
 
     Raises `UserError`, before the model loads, for an input that cannot be read, an SAE that cannot be loaded
     or edited or has weights that are not finite; after it, for a hook or width that the model lacks.
@@ -57,7 +66,7 @@ def evaluate_saes(
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype) if model is None else model
     for name in saes:
         check_hook(model, facts[name].hook_name, facts[name].d_in)
-    versions = {package: version(package) for package in _PACKAGES}
+    versions = package_versions()
     model_sha256 = model_digest(model)
     results: dict[str, UnlearningResult] = {}
     pending: dict[str, Provenance] = {}
@@ -71,7 +80,10 @@ def evaluate_saes(
         else:
             results[name] = saved
     for hook_name in dict.fromkeys(facts[name].hook_name for name in pending):
-        data = HookData(model, hook_name, spec, inputs)
+        key = (inputs.digest, hook_name)
+        data = (shared or {}).get(key) or HookData(model, hook_name, spec, inputs)
+        if shared is not None:
+            shared[key] = data
         for name, provenance in pending.items():
             if facts[name].hook_name == hook_name:
                 results[name] = _evaluate(name, saes[name], data, provenance, out)
@@ -150,6 +162,7 @@ def _evaluate(
         features=list(features),
         members=_by_member(subject, sae, features),
         retain_accuracy_by_domain=report.retain_accuracy_by_domain,
+        near_accuracy=report.near_accuracy,
         near_accuracy_by_domain=report.near_accuracy_by_domain,
         measures=report.measures,
         known=data.known_counts,

@@ -12,14 +12,18 @@ from torch import Tensor
 
 from sae_lens_contrastive.data.questions import Question, domains_of
 from sae_lens_contrastive.interventions import Intervention
+from sae_lens_contrastive.unlearning.answer_store import Answers
+from sae_lens_contrastive.unlearning.ensemble import Ensemble
 from sae_lens_contrastive.unlearning.forgetting import accuracy, bootstrap_ci95, forgetting, mean_chance
 from sae_lens_contrastive.unlearning.measures import (
     MeasureResults,
     ParaphraseResult,
     RecallResults,
     SaeEdit,
+    WeightEdit,
     random_baseline,
     recall_result,
+    reconstruction,
     relearning,
     text_effects,
 )
@@ -36,6 +40,7 @@ class HeldOutReport:
     held_out: HeldOut
     below_chance: bool
     retain_accuracy_by_domain: dict[str, float]
+    near_accuracy: float | None
     near_accuracy_by_domain: dict[str, float]
     measures: MeasureResults
 
@@ -50,6 +55,7 @@ def unedited_report(data: HookData) -> HeldOutReport:
         ),
         below_chance=False,
         retain_accuracy_by_domain=dict.fromkeys(domains_of(retain.known), 1.0),
+        near_accuracy=1.0 if data.near.known else None,
         near_accuracy_by_domain=dict.fromkeys(domains_of(data.near.known), 1.0),
         measures=MeasureResults(),
     )
@@ -57,9 +63,17 @@ def unedited_report(data: HookData) -> HeldOutReport:
 
 def held_out_report(sae: Any, chosen: SweptSetting, data: HookData, *, title: str) -> HeldOutReport:
     """What the answers at the chosen setting say of the held-out questions; near questions are put here."""
-    forget, retain = data.evaluators["forget_held_out"], data.evaluators["retain_held_out"]
-    forget_right, retain_right = chosen.answers["forget_held_out"], chosen.answers["retain_held_out"]
     (near_right,) = data.near.answers(sae, [chosen.edit])
+    measures = _measures(sae, chosen.edit, data, accuracy(chosen.answers["forget_held_out"]), title)
+    return report_of(chosen.answers, near_right, measures, data)
+
+
+def report_of(
+    answers: Answers, near_right: Bool[Tensor, " n_near"], measures: MeasureResults, data: HookData
+) -> HeldOutReport:
+    """What answers say of the held-out questions."""
+    forget, retain = data.evaluators["forget_held_out"], data.evaluators["retain_held_out"]
+    forget_right, retain_right = answers["forget_held_out"], answers["retain_held_out"]
     chance = mean_chance(forget.known)
     found = accuracy(forget_right)
     spec = data.spec
@@ -73,8 +87,9 @@ def held_out_report(sae: Any, chosen: SweptSetting, data: HookData, *, title: st
         ),
         below_chance=found < chance,
         retain_accuracy_by_domain=_by_domain(retain.known, retain_right),
+        near_accuracy=accuracy(near_right) if len(near_right) else None,
         near_accuracy_by_domain=_by_domain(data.near.known, near_right),
-        measures=_measures(sae, chosen.edit, data, found, title),
+        measures=measures,
     )
 
 
@@ -82,12 +97,7 @@ def _measures(sae: Any, edit: Edit, data: HookData, forget_accuracy: float, titl
     spec, wanted = data.spec, data.spec.measures
     whole = SaeEdit(sae, edit.features, edit.intervention, special_tokens=spec.edit_special_tokens)
     forget = data.evaluators["forget_held_out"]
-    found: dict[str, Any] = {}
-    if wanted.text_effects is not None:
-        contexts = data.forget_text.contexts, data.retain_text.contexts
-        found["text_effects"] = text_effects(
-            data.model, data.hook_name, whole, *contexts, wanted.text_effects, batch_tokens=spec.batch_tokens
-        )
+    found = edited_model_measures(whole, data, title=title)
     if wanted.random_baseline is not None:
         found["random_baseline"] = random_baseline(
             data.evidence(sae, gradients=False).forget.rate,
@@ -101,23 +111,45 @@ def _measures(sae: Any, edit: Edit, data: HookData, forget_accuracy: float, titl
         )
     if wanted.paraphrases and len(right := forget.paraphrase_answers(sae, edit)):
         found["paraphrases"] = ParaphraseResult(n_paraphrases=len(right), accuracy=accuracy(right))
+    if wanted.reconstruction is not None and not isinstance(sae, Ensemble):
+        found["reconstruction"] = reconstruction(
+            data.model,
+            data.hook_name,
+            sae,
+            data.retain_text.contexts,
+            wanted.reconstruction,
+            batch_tokens=spec.batch_tokens,
+        )
+    return MeasureResults(**found)
+
+
+def edited_model_measures(edit: SaeEdit | WeightEdit, data: HookData, *, title: str) -> dict[str, Any]:
+    """The measures that are wanted of those which run the edited model on something else than options."""
+    spec, wanted = data.spec, data.spec.measures
+    found: dict[str, Any] = {}
+    if wanted.text_effects is not None:
+        contexts = data.forget_text.contexts, data.retain_text.contexts
+        found["text_effects"] = text_effects(
+            data.model, data.hook_name, edit, *contexts, wanted.text_effects, batch_tokens=spec.batch_tokens
+        )
     if wanted.recall is not None:
-        sides = {side: recall_result(data.recalled(side), data.recalled(side, whole)) for side in ("forget", "retain")}
+        sides = {side: recall_result(data.recalled(side), data.recalled(side, edit)) for side in ("forget", "retain")}
         found["recall"] = RecallResults(**sides)
-    if wanted.relearning is not None:
+    if (options := wanted.relearning) is not None:
+        material = data.forget_text.contexts if options.material == "text" else data.evaluators["forget_select"].known
         found["relearning"] = relearning(
             data.model,
             data.hook_name,
-            whole,
-            data.evaluators["forget_select"].known,
-            forget.known,
+            edit,
+            material,
+            data.evaluators["forget_held_out"].known,
             spec.prompt,
-            wanted.relearning,
+            options,
             seed=spec.seed,
             batch_tokens=spec.batch_tokens,
             title=f"relearning, {title}",
         )
-    return MeasureResults(**found)
+    return found
 
 
 def _answers_of(

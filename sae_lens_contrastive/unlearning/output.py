@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Literal
 
 from pydantic import Field
@@ -9,6 +10,8 @@ from pydantic import Field
 from sae_lens_contrastive.config import StrictModel
 from sae_lens_contrastive.unlearning.measures import MeasureResults
 from sae_lens_contrastive.unlearning.settings import OptionValue
+
+_PACKAGES = ("sae-lens-contrastive", "sae-lens", "transformer-lens", "transformers", "torch")
 
 CauseOfZero = Literal["no_features", "no_effect", "retain_gate", "unknown_questions"]
 
@@ -29,7 +32,7 @@ class SettingResult(StrictModel):
     n_surviving: int
     """Features that the selector lets through."""
     n_selected: int
-    """Features edited: the smaller of the two numbers above."""
+    """Features edited: the smaller of the two numbers above; where weights are edited, these."""
     forget_accuracy: float
     """Forget questions of the split `select`."""
     retain_accuracy: float
@@ -66,6 +69,8 @@ class KnownCounts(StrictModel):
     """Known and put: retain questions, `select`."""
     retain_held_out: tuple[int, int]
     """Known and put: retain questions, `held_out`."""
+    near: tuple[int, int] = (0, 0)
+    """Known and put: questions of near domains, `held_out`."""
 
 
 class MemberFeatures(StrictModel):
@@ -88,6 +93,11 @@ class Provenance(StrictModel):
     """Specification, questions and corpora."""
     versions: dict[str, str]
     """Versions of the packages that compute the result."""
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages that compute a result."""
+    return {package: version(package) for package in _PACKAGES}
 
 
 class UnlearningResult(StrictModel):
@@ -131,8 +141,11 @@ class UnlearningResult(StrictModel):
     """The same features by member of an ensemble; empty for a single SAE."""
     retain_accuracy_by_domain: dict[str, float]
     """Held-out retain accuracy of each domain at that setting."""
+    near_accuracy: float | None = None
+    """Share of the known `held_out` questions of near domains still answered right at that setting; None without any. They have no
+    say in the choice."""
     near_accuracy_by_domain: dict[str, float]
-    """Held-out accuracy of each near domain at that setting; it has no say in the choice."""
+    """The same for each near domain."""
     measures: MeasureResults = MeasureResults()
     """What else was measured at that setting."""
     known: KnownCounts

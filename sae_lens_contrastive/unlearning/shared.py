@@ -21,7 +21,7 @@ from sae_lens_contrastive.unlearning.corpus import (
     document_contexts,
     packed_contexts,
 )
-from sae_lens_contrastive.unlearning.measures import SaeEdit, recalled
+from sae_lens_contrastive.unlearning.measures import SaeEdit, WeightEdit, recalled
 from sae_lens_contrastive.unlearning.output import KnownCounts
 from sae_lens_contrastive.unlearning.runners import runner_for
 from sae_lens_contrastive.unlearning.spec import EvalInputs, EvalSpec
@@ -58,7 +58,10 @@ class HookData:
     @property
     def known_counts(self) -> KnownCounts:
         """Known questions of those put, by side and split."""
-        return KnownCounts(**{name: (len(each.known), each.asked) for name, each in self.evaluators.items()})
+        return KnownCounts(
+            **{name: (len(each.known), each.asked) for name, each in self.evaluators.items()},
+            near=(len(self.near.known), self.near.asked),
+        )
 
     def unedited_answers(self) -> Answers:
         """All known questions answered right, which is what known means."""
@@ -97,7 +100,7 @@ class HookData:
             acts = feature_acts(sae, self.retain_text.residuals, features).cpu()
         return acts, TokenTable(prompt=context, counts=torch.ones(len(context), dtype=torch.bool))
 
-    def recalled(self, side: str, edit: SaeEdit | None = None) -> list[bool]:
+    def recalled(self, side: str, edit: SaeEdit | WeightEdit | None = None) -> list[bool]:
         """Which known held-out questions of a side are answered openly, under an edit or without one."""
         if edit is None and side in self._recalled_unedited:
             return self._recalled_unedited[side]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
-from sae_lens_contrastive.config import StrictModel
+from sae_lens_contrastive.config import StrictModel, without_nulls
 from sae_lens_contrastive.data.corpora import Document
 from sae_lens_contrastive.data.questions import Question, Split, of_split
 from sae_lens_contrastive.data.sources import held_out_entities, load_corpus_sources, load_question_sources
@@ -88,6 +88,11 @@ class EvalSpec(StrictModel):
     """Resamples behind the confidence interval."""
     seed: int = Field(default=0, ge=0)
     """Seed of the choice of questions and documents, and of the bootstrap."""
+
+    @field_validator("selectors", "interventions", mode="before")
+    @classmethod
+    def _null_takes_one_out(cls, values: Any) -> Any:
+        return without_nulls(values)
 
     @field_validator("n_features")
     @classmethod

@@ -57,9 +57,34 @@ def test_a_seed_trains_on_activations_of_its_own_and_shares_them_between_setting
     assert len(list((tmp_path / "activations").iterdir())) == 2
 
 
+def test_a_setting_can_have_seeds_a_domain_and_further_evaluations_of_its_own(study_file, model_cache, tmp_path):
+    gated = {"interventions": {"clamp": None, "gated": {"multiplier": [5.0]}}, "n_features": [2]}
+    sparse = {
+        "seeds": [1],
+        "spec": {"forget_domain": "animals", "forget_questions": ["world_facts/animals"], "max_questions": 24}
+        | {"retain_questions": ["world_facts/plurals"], "forget_corpora": ["world_facts/animals"]},
+        "evaluations": {"gated": gated},
+    }
+    rows = run_study(study_file, tmp_path, {"settings": {"sparse": sparse}})
+    found = [(row["study_setting"], row["seed"], row["variant"], row["forget_domain"]) for row in rows]
+    assert found == [
+        ("as_published", 0, "run0", "countries"),
+        ("as_published", 1, "run0", "countries"),
+        ("sparse", 1, "run0", "animals"),
+        ("sparse", 1, "run2", "animals"),
+        ("sparse", 1, "run0, gated", "animals"),
+        ("sparse", 1, "run2, gated", "animals"),
+    ]
+    interventions = [{setting["intervention"] for setting in row["frontier"]} for row in rows[2:]]
+    assert interventions == [{"clamp"}, {"clamp"}, {"gated"}, {"gated"}]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"settings": {"sparse": {"seeds": [2]}}}, "not in seeds"),
+        ({"settings": {"sparse": {"spec": {"forget_questions": ["world_facts/nowhere"]}}}}, "nowhere"),
+        ({"settings": {"sparse": {"evaluations": {"gated": {"n_featurs": [1]}}}}}, "Did you mean 'n_features'"),
         ({"seeds": [0, 0]}, "distinct seeds"),
         ({"settings": {"sparse": {"variants": ["nowhere.yaml"]}}}, "No file at"),
         ({"settings": {"sparse": {"overrides": {"sae": {"d_sea": 3}}}}}, "Did you mean 'd_sae'"),

@@ -49,7 +49,19 @@ def test_entropy_is_what_is_missing_to_the_highest():
     assert OBJECTIVES["entropy"]()(said([[1 / 3] * 3] * 2)).item() == pytest.approx(0.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["uniform", "reference", "npo", "entropy"])
+def test_bounded_loss_is_what_the_mean_loss_lacks_to_the_bound():
+    # The tokens that follow have probabilities 1/2 and 1/10: a mean loss of log(20) / 2 = 1.498.
+    assert build_objective("bounded_loss", {"bound": 2.0})(said()).item() == pytest.approx(2 - math.log(20) / 2)
+    assert build_objective("bounded_loss", {"bound": 1.4})(said()).item() == 0
+
+
+def test_bounded_token_loss_lets_no_token_make_up_for_another():
+    # Only the first token, of probability 1/2, is below a bound of 1.4.
+    value = build_objective("bounded_token_loss", {"bound": 1.4})(said()).item()
+    assert value == pytest.approx((1.4 - math.log(2)) / 2)
+
+
+@pytest.mark.parametrize("name", ["uniform", "reference", "npo", "entropy", "bounded_loss", "bounded_token_loss"])
 def test_descending_an_objective_makes_the_next_token_unlikely_and_stays_above_zero(name):
     logits = torch.tensor([[3.0, 0.0, 0.0], [2.0, 0.0, 1.0]], requires_grad=True)
     model = logits.detach().softmax(dim=1).tolist()
@@ -76,6 +88,7 @@ def test_only_npo_asks_for_the_unedited_model_on_forget_text():
         ("uniform", {"beta": 1.0}, "Unknown key"),
         ("npo", {"beta": "1"}, "must be of type float"),
         ("npo", {"beta": 0.0}, "must be above 0"),
+        ("bounded_loss", {"bound": -1.0}, "must be above 0"),
     ],
 )
 def test_wrong_objectives_are_refused(name, options, message):

@@ -182,7 +182,10 @@ def test_near_questions_are_reported_and_have_no_say(tiny, make_spec, spec, plan
     near.write_text("".join(json.dumps({**r, "id": f"near/{r['id']}", "domain": "near"}) + "\n" for r in records))
     plain = evaluate(spec, under_test(planted, name="plain"), tiny)
     beside = evaluate(make_spec(near_questions=[str(near)]), under_test(planted, name="beside"), tiny)
+    assert plain.near_accuracy is None
     assert plain.near_accuracy_by_domain == {}
     # The near questions are the forget questions under another name: they fall alike, and nothing else changes.
+    assert beside.near_accuracy == plain.held_out.forget_accuracy
     assert beside.near_accuracy_by_domain == {"near": plain.held_out.forget_accuracy}
+    assert beside.known.near == plain.known.forget_held_out
     assert (beside.setting, beside.held_out) == (plain.setting, plain.held_out)

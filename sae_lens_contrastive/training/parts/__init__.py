@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sae_lens_contrastive.feature_stats.importance import ImportanceOptions
 from sae_lens_contrastive.feature_stats.stability import StabilityOptions
+from sae_lens_contrastive.features.coverage import CoverageOptions
 from sae_lens_contrastive.features.grouping import GroupingOptions
 from sae_lens_contrastive.features.surgery import PruningOptions, ReinitialisationOptions
 from sae_lens_contrastive.losses.curriculum import CurriculumOptions
@@ -11,6 +12,7 @@ from sae_lens_contrastive.saes import ContrastiveObjectiveConfig
 from sae_lens_contrastive.training.parts.base import FeatureState as FeatureState
 from sae_lens_contrastive.training.parts.base import StepView as StepView
 from sae_lens_contrastive.training.parts.base import TrainingPart as TrainingPart
+from sae_lens_contrastive.training.parts.coverage import CoveragePart as CoveragePart
 from sae_lens_contrastive.training.parts.curriculum import CurriculumPart as CurriculumPart
 from sae_lens_contrastive.training.parts.grouping import GroupingPart as GroupingPart
 from sae_lens_contrastive.training.parts.importance import ImportancePart as ImportancePart
@@ -37,6 +39,8 @@ def build_parts(cfg: ContrastiveObjectiveConfig, n_steps: int) -> list[TrainingP
         parts.append(PruningPart(pruning))
     if (reinitialisation := cfg.section(ReinitialisationOptions)) is not None:
         parts.append(ReinitialisationPart(reinitialisation, n_steps))
+    if (coverage := cfg.section(CoverageOptions)) is not None:
+        parts.append(CoveragePart(coverage, n_steps))
     if (stability := cfg.section(StabilityOptions)) is not None:
         parts.append(StabilityPart(stability))
     return parts

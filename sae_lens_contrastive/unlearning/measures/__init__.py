@@ -5,6 +5,7 @@ from sae_lens_contrastive.unlearning.measures.chosen import MeasureResults as Me
 from sae_lens_contrastive.unlearning.measures.chosen import ParaphraseResult as ParaphraseResult
 from sae_lens_contrastive.unlearning.measures.chosen import RecallResults as RecallResults
 from sae_lens_contrastive.unlearning.measures.edited_model import SaeEdit as SaeEdit
+from sae_lens_contrastive.unlearning.measures.edited_model import WeightEdit as WeightEdit
 from sae_lens_contrastive.unlearning.measures.random_baseline import RandomBaselineOptions as RandomBaselineOptions
 from sae_lens_contrastive.unlearning.measures.random_baseline import RandomBaselineResult as RandomBaselineResult
 from sae_lens_contrastive.unlearning.measures.random_baseline import random_baseline as random_baseline
@@ -12,6 +13,8 @@ from sae_lens_contrastive.unlearning.measures.recall import RecallOptions as Rec
 from sae_lens_contrastive.unlearning.measures.recall import RecallResult as RecallResult
 from sae_lens_contrastive.unlearning.measures.recall import recall_result as recall_result
 from sae_lens_contrastive.unlearning.measures.recall import recalled as recalled
+from sae_lens_contrastive.unlearning.measures.reconstruction import ReconstructionOptions as ReconstructionOptions
+from sae_lens_contrastive.unlearning.measures.reconstruction import reconstruction as reconstruction
 from sae_lens_contrastive.unlearning.measures.relearning import RelearningOptions as RelearningOptions
 from sae_lens_contrastive.unlearning.measures.relearning import RelearningResult as RelearningResult
 from sae_lens_contrastive.unlearning.measures.relearning import relearning as relearning

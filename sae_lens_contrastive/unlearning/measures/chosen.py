@@ -5,6 +5,7 @@ from __future__ import annotations
 from sae_lens_contrastive.config import StrictModel
 from sae_lens_contrastive.unlearning.measures.random_baseline import RandomBaselineOptions, RandomBaselineResult
 from sae_lens_contrastive.unlearning.measures.recall import RecallOptions, RecallResult
+from sae_lens_contrastive.unlearning.measures.reconstruction import ReconstructionOptions, ReconstructionResult
 from sae_lens_contrastive.unlearning.measures.relearning import RelearningOptions, RelearningResult
 from sae_lens_contrastive.unlearning.measures.text_effects import TextEffectsOptions, TextEffectsResult
 
@@ -22,6 +23,8 @@ class MeasureOptions(StrictModel):
     """Greedy open-ended answers to the held-out questions."""
     relearning: RelearningOptions | None = None
     """How fast fine-tuning on a few forget examples brings the held-out answers back."""
+    reconstruction: ReconstructionOptions | None = None
+    """Explained variance and loss recovered of the SAE on retain text, unedited; not of an ensemble."""
 
 
 class ParaphraseResult(StrictModel):
@@ -55,3 +58,5 @@ class MeasureResults(StrictModel):
     """Greedy open-ended answers to the held-out questions."""
     relearning: RelearningResult | None = None
     """Fine-tuning on a few forget examples with the edit in place."""
+    reconstruction: ReconstructionResult | None = None
+    """The SAE's reconstruction of retain text."""

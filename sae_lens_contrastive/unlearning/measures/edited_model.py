@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.interventions import Intervention, check_editable, edit_residual
 from sae_lens_contrastive.models.residual import n_blocks_below, only_positions
 from sae_lens_contrastive.unlearning.batching import editable_tokens, pad_right
@@ -31,6 +33,33 @@ class SaeEdit:
     """Whether special tokens are edited too; position 0 never is."""
 
 
+@dataclass(frozen=True, eq=False)
+class WeightEdit:
+    """Weights that take the place of a model's own, as unlearning by fine-tuning leaves them."""
+
+    weights: Mapping[str, Tensor]
+    """New values by the names of the model's parameters; parameters that are not named stay."""
+
+    @contextmanager
+    def in_place(self, model: Any) -> Iterator[None]:
+        """While in this context the model has these weights; afterwards it has the tensors that it had before.
+
+        Raises `ConfigError` for a name or shape that the model lacks.
+        """
+        parameters = dict(model.named_parameters())
+        for name, weight in self.weights.items():
+            if name not in parameters or parameters[name].shape != weight.shape:
+                raise ConfigError(f"The model has no weight {name!r} of shape {tuple(weight.shape)}.")
+        kept = {name: parameters[name].data for name in self.weights}
+        try:
+            for name, weight in self.weights.items():
+                parameters[name].data = weight.to(kept[name])
+            yield
+        finally:
+            for name, weight in kept.items():
+                parameters[name].data = weight
+
+
 @dataclass(frozen=True)
 class TokenBatch:
     """Sequences padded on the right."""
@@ -44,14 +73,14 @@ class TokenBatch:
 
 
 class EditedModel:
-    """A model under an edit at a residual-stream hook, with its present weights; without an edit, the model itself.
+    """A model under an edit, of its residual stream at a hook or of its weights; without an edit, the model itself.
 
     Raises `UserError` for an SAE that cannot be edited, `ConfigError` for a hook off the residual stream.
     """
 
-    def __init__(self, model: Any, hook_name: str, edit: SaeEdit | None = None) -> None:
+    def __init__(self, model: Any, hook_name: str, edit: SaeEdit | WeightEdit | None = None) -> None:
         n_blocks_below(hook_name, model)
-        if edit is not None:
+        if isinstance(edit, SaeEdit):
             check_editable(edit.sae)
         self.model = model
         self.hook_name = hook_name
@@ -61,16 +90,16 @@ class EditedModel:
     def batch(self, sequences: Sequence[Sequence[int]], n_asked: Sequence[int]) -> TokenBatch:
         """Pad sequences; of each, the editable ones of the first `n_asked` tokens have a say in a gate."""
         tokens = pad_right(sequences, self.model)
-        spared = set() if self.edit is not None and self.edit.special_tokens else self.special
+        spared = set() if isinstance(self.edit, SaeEdit) and self.edit.special_tokens else self.special
         editable = [editable_tokens(sequence, spared) for sequence in sequences]
         counted = [row[:n] for row, n in zip(editable, n_asked, strict=True)]
         return TokenBatch(tokens, mask_right(editable, tokens), mask_right(counted, tokens))
 
     def edited(self, residual: Float[Tensor, "batch pos d_model"], batch: TokenBatch) -> Tensor:
         """Residual stream at the hook after the edit."""
-        if self.edit is None:
-            return residual
         edit = self.edit
+        if not isinstance(edit, SaeEdit):
+            return residual
         return edit_residual(edit.sae, residual, edit.features, edit.intervention, batch.editable, batch.counted)
 
     def logits(self, batch: TokenBatch, positions: Bool[Tensor, "batch pos"]) -> Float[Tensor, "n_positions d_vocab"]:
@@ -79,13 +108,32 @@ class EditedModel:
         def hook(residual: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 - the host passes hook by name
             return self.edited(residual, batch)
 
-        with only_positions(self.model.unembed, positions):
+        with self._weights(), only_positions(self.model.unembed, positions):
             logits = self.model.run_with_hooks(batch.tokens, fwd_hooks=[(self.hook_name, hook)])
         return logits.reshape(-1, logits.shape[-1])
 
-    def spot_log_probs(self, prompts: Sequence[Prompt]) -> list[Float[Tensor, " n_spots"]]:
-        """Log-probabilities, in nats, of the spots of prompts without branches."""
-        batch = self.batch([prompt.tokens for prompt in prompts], [prompt.n_asked for prompt in prompts])
+    def applied(self) -> EditedModel:
+        """The same edit with the model's weights as it leaves them, for training on; an edit at a hook stays there."""
+        if not isinstance(self.edit, WeightEdit):
+            return self
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, weight in self.edit.weights.items():
+                parameters[name].copy_(weight)
+        return EditedModel(self.model, self.hook_name)
+
+    def _weights(self) -> AbstractContextManager[None]:
+        return self.edit.in_place(self.model) if isinstance(self.edit, WeightEdit) else nullcontext()
+
+    def spot_log_probs(
+        self, prompts: Sequence[Prompt], n_asked: Sequence[int] | None = None
+    ) -> list[Float[Tensor, " n_spots"]]:
+        """Log-probabilities, in nats, of the spots of prompts without branches.
+
+        The first `n_asked` tokens of each have a say in a gate; without it those before the answer.
+        """
+        n_asked = [prompt.n_asked for prompt in prompts] if n_asked is None else n_asked
+        batch = self.batch([prompt.tokens for prompt in prompts], n_asked)
         spots = [(row, spot) for row, prompt in enumerate(prompts) for spot in prompt.spots]
         device = batch.tokens.device
         where = torch.tensor([(row, spot.position) for row, spot in spots], device=device).T

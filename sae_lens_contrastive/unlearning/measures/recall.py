@@ -15,7 +15,7 @@ from tqdm import tqdm
 from sae_lens_contrastive.config import StrictModel
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.unlearning.batching import batches_by_length, check_fits_context
-from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel, SaeEdit
+from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel, SaeEdit, WeightEdit
 from sae_lens_contrastive.unlearning.prompts import PromptSpec, PromptWriter
 
 _CHAT_TEMPLATE = "Complete the sentence with the missing words only.\n\n{stem} ..."
@@ -69,7 +69,7 @@ def recalled(
     prompt: PromptSpec,
     options: RecallOptions,
     *,
-    edit: SaeEdit | None = None,
+    edit: SaeEdit | WeightEdit | None = None,
     batch_tokens: int = 2048,
     title: str = "questions",
 ) -> list[bool]:

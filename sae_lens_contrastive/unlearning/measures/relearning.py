@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,15 +17,19 @@ from tqdm import tqdm
 from sae_lens_contrastive.config import StrictModel
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.unlearning.batching import batches_by_length
-from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel, SaeEdit
-from sae_lens_contrastive.unlearning.prompts import Prompt, PromptSpec, PromptWriter
+from sae_lens_contrastive.unlearning.corpus import Contexts
+from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel, SaeEdit, WeightEdit
+from sae_lens_contrastive.unlearning.prompts import Prompt, PromptSpec, PromptWriter, Spot
 
 
 class RelearningOptions(StrictModel):
     """The fine-tuning."""
 
+    material: Literal["questions", "text"] = "questions"
+    """What the model is trained on: the answers to `select` forget questions, or contexts of the forget corpus, of
+    which documents that name a held-out entity are no part."""
     n_examples: PositiveInt = 8
-    """Forget questions, chosen at random among the `select` ones, on whose answers the model is trained."""
+    """Questions or contexts, chosen at random."""
     n_steps: PositiveInt = 32
     """Steps; each takes all examples."""
     lr: PositiveFloat = 2e-5
@@ -36,7 +40,7 @@ class RelearningResult(StrictModel):
     """Accuracy on held-out forget questions while the model relearns others, under the edit throughout."""
 
     n_examples: int
-    """Questions trained on."""
+    """Questions or contexts trained on."""
     n_questions: int
     """Held-out questions asked."""
     unedited_accuracy: float
@@ -46,14 +50,14 @@ class RelearningResult(StrictModel):
     accuracy: list[float]
     """Share of the held-out questions answered right after each of these numbers of steps."""
     loss: list[float]
-    """Mean over examples of -log p(answer | question) then, in nats."""
+    """Loss on the examples then, in nats: mean of -log p(answer | question), or mean next-token loss of the texts."""
 
 
 def relearning(
     model: Any,
     hook_name: str,
-    edit: SaeEdit,
-    examples: Sequence[Question],
+    edit: SaeEdit | WeightEdit,
+    examples: Sequence[Question] | Contexts,
     questions: Sequence[Question],
     prompt: PromptSpec,
     options: RelearningOptions,
@@ -64,22 +68,23 @@ def relearning(
 ) -> RelearningResult:
     """Train all weights on a few of `examples` by AdamW and follow the accuracy on `questions`.
 
-    Questions are put, and answers scored, as in the evaluation: first phrasing, published order. The model's weights
-    are afterwards what they were before, also after an error or an interruption.
+    `examples` are questions or contexts of text. An edit of the residual stream stays in place; one of weights is where
+    the training begins. Questions are put, and answers scored, as in the evaluation: first phrasing, published order.
+    The model's weights are afterwards what they were before, also after an error or an interruption.
     """
     pooling = prompt.pooling
-    chosen = np.random.default_rng(seed).permutation(len(examples))[: options.n_examples]
-    trained = _answers_only([examples[i] for i in chosen], _plain_prompts(model, [examples[i] for i in chosen], prompt))
+    trained = _examples(model, examples, prompt, options.n_examples, seed)
     asked = _plain_prompts(model, questions, prompt)
     unedited = _accuracy(EditedModel(model, hook_name), questions, asked, pooling, batch_tokens)
     edited = EditedModel(model, hook_name, edit)
     steps, accuracy, losses = _reported_steps(options.n_steps), [], []
     with trainable_weights(model) as weights, tqdm(total=options.n_steps, desc=title, unit="step") as progress:
+        edited = edited.applied()
         # In half precision most steps of this size would be rounded away.
         masters = [weight if weight.dtype == torch.float32 else weight.detach().float() for weight in weights]
         optimizer = torch.optim.AdamW(masters, lr=options.lr, weight_decay=0.0)
         for step in range(options.n_steps + 1):
-            loss, gradients = _loss(edited, trained, pooling, weights, batch_tokens)
+            loss, gradients = _loss(edited, trained, weights, batch_tokens)
             if step in steps:
                 accuracy.append(_accuracy(edited, questions, asked, pooling, batch_tokens))
                 losses.append(loss)
@@ -135,6 +140,39 @@ def _reported_steps(n_steps: int) -> list[int]:
     return sorted({0, *(2**k for k in range(n_steps.bit_length())), n_steps})
 
 
+@dataclass(frozen=True)
+class _Example:
+    """A sequence with what is learnt of it."""
+
+    prompt: Prompt
+    """Its tokens, and as spots those that are learnt."""
+    pooling: str
+    """How the log-probabilities of the spots become one: sum, max or mean."""
+
+    @property
+    def n_asked(self) -> int:
+        """Tokens that have a say in a gate: what is asked, or the whole text."""
+        return len(self.prompt.tokens) if self.pooling == "mean" else self.prompt.n_asked
+
+
+def _examples(
+    model: Any, examples: Sequence[Question] | Contexts, spec: PromptSpec, n_examples: int, seed: int
+) -> list[_Example]:
+    rng = np.random.default_rng(seed)
+    if isinstance(examples, Contexts):
+        chosen = rng.permutation(len(examples.tokens))[:n_examples]
+        return [_Example(_text_prompt(examples, i), "mean") for i in chosen]
+    questions = [examples[i] for i in rng.permutation(len(examples))[:n_examples]]
+    prompts = _answers_only(questions, _plain_prompts(model, questions, spec))
+    return [_Example(prompt, spec.pooling) for prompt in prompts]
+
+
+def _text_prompt(contexts: Contexts, index: int) -> Prompt:
+    tokens = contexts.tokens[index]
+    spots = [Spot(i - 1, tokens[i], 0) for i, counts in enumerate(contexts.counted[index]) if counts]
+    return Prompt(question=index, phrasing=0, tokens=tuple(tokens), spots=spots)
+
+
 def _plain_prompts(model: Any, questions: Sequence[Question], spec: PromptSpec) -> list[Prompt]:
     """First phrasing in the published order, one sequence per distinct ending."""
     first_phrasings = [replace(question, stems=question.stems[:1]) for question in questions]
@@ -153,17 +191,15 @@ def _answers_only(questions: Sequence[Question], prompts: Sequence[Prompt]) -> l
 
 
 def _loss(
-    edited: EditedModel,
-    prompts: Sequence[Prompt],
-    pooling: str,
-    weights: Sequence[torch.nn.Parameter],
-    batch_tokens: int,
+    edited: EditedModel, examples: Sequence[_Example], weights: Sequence[torch.nn.Parameter], batch_tokens: int
 ) -> tuple[float, list[Tensor]]:
-    """Mean of -log p(answer | question) over examples, and its gradients."""
+    """Mean over examples of the loss, and its gradients."""
     total, gradients = 0.0, [torch.zeros_like(weight) for weight in weights]
-    for batch in batches_by_length([len(prompt.tokens) for prompt in prompts], batch_tokens):
-        values = edited.spot_log_probs([prompts[i] for i in batch])
-        loss = -torch.stack([_pooled(value, pooling) for value in values]).sum() / len(prompts)
+    for batch in batches_by_length([len(each.prompt.tokens) for each in examples], batch_tokens):
+        chosen = [examples[i] for i in batch]
+        values = edited.spot_log_probs([each.prompt for each in chosen], [each.n_asked for each in chosen])
+        pooled = [_pooled(value, each.pooling) for each, value in zip(chosen, values, strict=True)]
+        loss = -torch.stack(pooled).sum() / len(examples)
         total += loss.item()
         # Not backward: that would leave gradients on the SAE's own weights.
         parts = torch.autograd.grad(loss, weights, allow_unused=True)
@@ -192,4 +228,4 @@ def _accuracy(
 
 
 def _pooled(values: Float[Tensor, " n_spots"], pooling: str) -> Float[Tensor, ""]:
-    return values.max() if pooling == "max" else values.sum()
+    return {"sum": values.sum, "max": values.max, "mean": values.mean}[pooling]()

@@ -15,7 +15,7 @@ from sae_lens_contrastive.config import StrictModel
 from sae_lens_contrastive.models import ModelAboveHook, residual_at_hook
 from sae_lens_contrastive.unlearning.batching import batches_by_length
 from sae_lens_contrastive.unlearning.corpus import Contexts, mask_right, positions_before
-from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel, SaeEdit, TokenBatch
+from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel, SaeEdit, TokenBatch, WeightEdit
 
 _ROWS_AT_ONCE = 256
 
@@ -52,7 +52,7 @@ class TextEffectsResult(StrictModel):
 def text_effects(
     model: Any,
     hook_name: str,
-    edit: SaeEdit,
+    edit: SaeEdit | WeightEdit,
     forget: Contexts,
     retain: Contexts,
     options: TextEffectsOptions,
@@ -89,6 +89,9 @@ def _effect(edited: EditedModel, contexts: Contexts, batch_tokens: int, title: s
 def _batch_sums(edited: EditedModel, batch: TokenBatch) -> Float[Tensor, " 3"]:
     """Sums of loss, edited loss and KL over the predictions of counted tokens."""
     counted = batch.counted
+    if isinstance(edited.edit, WeightEdit):
+        unedited, wanted = EditedModel(edited.model, edited.hook_name), positions_before(counted)
+        return _sums(unedited.logits(batch, wanted), edited.logits(batch, wanted), batch.tokens[counted])
     above = ModelAboveHook(edited.model, edited.hook_name)
     residual = residual_at_hook(edited.model, edited.hook_name, batch.tokens)
     after = edited.edited(residual, batch)

@@ -6,7 +6,8 @@ from made_edits import HOOK, plain_logits, random_edit
 
 from sae_lens_contrastive.interventions import Clamp
 from sae_lens_contrastive.unlearning.batching import encode_text
-from sae_lens_contrastive.unlearning.measures import RelearningOptions, SaeEdit, relearning
+from sae_lens_contrastive.unlearning.corpus import document_contexts
+from sae_lens_contrastive.unlearning.measures import RelearningOptions, SaeEdit, WeightEdit, relearning
 from sae_lens_contrastive.unlearning.measures.relearning import _take_step, trainable_weights
 from sae_lens_contrastive.unlearning.prompts import PromptSpec
 
@@ -105,6 +106,33 @@ def test_by_letter_the_letter_in_the_published_order_is_learned(tiny, question):
     assert result.loss[0] == pytest.approx(-logits.log_softmax(-1)[letter].item(), abs=1e-4)
     assert result.accuracy[-1] == 1
     assert result.loss[-1] < 0.8 * result.loss[0]
+
+
+def test_text_is_learned_token_by_token(tiny, question):
+    edit = random_edit()
+    contexts = document_contexts(tiny.tokenizer, ["A text to learn.", "Another."], context_size=30, max_tokens=1000)
+    options = RelearningOptions(material="text", n_examples=2, n_steps=4, lr=3e-3)
+    result = relearning(tiny, HOOK, edit, contexts, [question], PROMPT, options, seed=0)
+    losses = []
+    for tokens in contexts.tokens:
+        log_probs = plain_logits(tiny, tokens, edit).log_softmax(-1)
+        losses.append(-sum(log_probs[i - 1, tokens[i]].item() for i in range(1, len(tokens))) / (len(tokens) - 1))
+    assert result.n_examples == 2
+    assert result.loss[0] == pytest.approx(sum(losses) / 2, abs=1e-4)
+    assert result.loss[-1] < result.loss[0]
+
+
+def test_relearning_goes_on_from_edited_weights_and_puts_back_the_models_own(tiny, question):
+    before = snapshot(tiny)
+    name = next(name for name in before if name.endswith("down_proj._original_component.weight"))
+    edit = WeightEdit({name: before[name] + 0.5 * torch.randn(before[name].shape, generator=torch.Generator())})
+    options = RelearningOptions(n_examples=1, n_steps=1, lr=1e-5)
+    result = relearning(tiny, HOOK, edit, [question], [question], PROMPT, options, seed=0)
+    plain = relearning(tiny, HOOK, WeightEdit({}), [question], [question], PROMPT, options, seed=0)
+    with edit.in_place(tiny):
+        moved = relearning(tiny, HOOK, WeightEdit({}), [question], [question], PROMPT, options, seed=0)
+    assert result.loss[0] == moved.loss[0] != plain.loss[0]
+    assert is_as_before(tiny, before)
 
 
 def test_small_steps_add_up_in_half_precision():

@@ -1,10 +1,13 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 from made_edits import FEATURES, HOOK, plain_logits, random_edit, random_sae
 
+from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.interventions import Intervention
 from sae_lens_contrastive.unlearning.corpus import document_contexts
-from sae_lens_contrastive.unlearning.measures import SaeEdit, TextEffectsOptions, text_effects
+from sae_lens_contrastive.unlearning.measures import SaeEdit, TextEffectsOptions, WeightEdit, text_effects
 
 TEXTS = [
     "A text longer than the sliding window.",
@@ -43,6 +46,26 @@ def test_loss_and_divergence_are_those_of_plain_forwards(tiny, contexts, max_tok
         assert effect.edited_loss == pytest.approx(edited_loss, abs=1e-5)
         assert effect.kl == pytest.approx(kl, abs=1e-5)
         assert effect.kl > 1e-3
+
+
+def test_edited_weights_are_compared_with_the_models_own(tiny, contexts):
+    weights = dict(tiny.named_parameters())
+    name = next(name for name in weights if "mlp" in name)
+    edit = WeightEdit({name: torch.zeros_like(weights[name])})
+    result = text_effects(tiny, HOOK, edit, contexts, contexts.first(20), TextEffectsOptions())
+    losses = []
+    for within in (nullcontext(), edit.in_place(tiny)):
+        with within:
+            losses.append(plain_effect(tiny, contexts, 1000, None)[0])
+    assert result.forget.loss == pytest.approx(losses[0], abs=1e-5)
+    assert result.forget.edited_loss == pytest.approx(losses[1], abs=1e-5)
+    assert result.forget.kl > 0
+
+
+@pytest.mark.parametrize("weights", [{"no.such": torch.zeros(1)}, {"model.norm._original_component.weight": torch.zeros(1)}])
+def test_weights_that_the_model_lacks_are_refused(tiny, weights):
+    with pytest.raises(ConfigError, match="has no weight"), WeightEdit(weights).in_place(tiny):
+        pass
 
 
 class OnlyThird(Intervention):

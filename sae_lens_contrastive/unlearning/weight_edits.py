@@ -1,0 +1,122 @@
+"""Changed weights, evaluated as SAEs are: the same known questions, the same gate, the same measures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from sae_lens_contrastive.errors import UserError
+from sae_lens_contrastive.files import write_json
+from sae_lens_contrastive.models import model_digest, weights_digest
+from sae_lens_contrastive.unlearning.answer_store import Answers
+from sae_lens_contrastive.unlearning.forgetting import accuracy
+from sae_lens_contrastive.unlearning.held_out import (
+    HeldOutReport,
+    edited_model_measures,
+    report_of,
+    unedited_report,
+)
+from sae_lens_contrastive.unlearning.measures import MeasureResults, ParaphraseResult, WeightEdit
+from sae_lens_contrastive.unlearning.output import Provenance, SettingResult, UnlearningResult, package_versions
+from sae_lens_contrastive.unlearning.score import cause_of_zero, choose_setting, n_passing, unlearning_score
+from sae_lens_contrastive.unlearning.settings import OptionValue
+from sae_lens_contrastive.unlearning.shared import HookData
+
+
+class WeightCandidate(NamedTuple):
+    """Weights that one choice of hyperparameters led to."""
+
+    options: dict[str, OptionValue]
+    """The hyperparameters."""
+    edit: WeightEdit
+    """The weights."""
+
+
+def evaluate_weights(
+    method: str, candidates: Iterable[WeightCandidate], data: HookData, out: Path | None, *, seed: int = 0
+) -> UnlearningResult:
+    """Evaluate a way to change weights; one of its `candidates`, which are settings here, is chosen on `select`.
+
+    The result, called by the `method`, is saved as `<method>.json` with `out`. Raises `UserError` if the model knows
+    too few questions.
+    """
+    if not data.knows_enough:
+        raise UserError(f"The model knows too few questions to evaluate {method}: {data.known_counts}.")
+    started = time.perf_counter()
+    tried = [(each, _answers(each, data, f"{method} {i}")) for i, each in enumerate(candidates)]
+    frontier = [_result(method, each, answers) for each, answers in tried]
+    gate = data.spec.retain_gate
+    setting = choose_setting(frontier, gate)
+    chosen = None if setting is None else tried[frontier.index(setting)]
+    report = unedited_report(data) if chosen is None else _report(method, *chosen, data)
+    result = UnlearningResult(
+        name=method,
+        variant=method,
+        seed=seed,
+        forget_domain=data.spec.forget_domain,
+        unlearning_score=unlearning_score(frontier, gate),
+        held_out=report.held_out,
+        cause_of_zero=cause_of_zero(frontier, gate),
+        retain_gate=gate,
+        n_settings_passing=n_passing(frontier, gate),
+        seconds=round(time.perf_counter() - started, 2),
+        below_chance=report.below_chance,
+        setting=setting,
+        gate_threshold=None,
+        features=[],
+        retain_accuracy_by_domain=report.retain_accuracy_by_domain,
+        near_accuracy=report.near_accuracy,
+        near_accuracy_by_domain=report.near_accuracy_by_domain,
+        measures=report.measures,
+        known=data.known_counts,
+        frontier=frontier,
+        provenance=Provenance(
+            sae_sha256="" if chosen is None else weights_digest(dict(chosen[0].edit.weights), ""),
+            model_sha256=model_digest(data.model),
+            spec_sha256=data.inputs.digest,
+            versions=package_versions(),
+        ),
+    )
+    if out is not None:
+        write_json(out / f"{method}.json", result.model_dump())
+    return result
+
+
+def _answers(candidate: WeightCandidate, data: HookData, title: str) -> Answers:
+    with candidate.edit.in_place(data.model):
+        return {name: each.present_answers(f"{name}, {title}") for name, each in data.evaluators.items()}
+
+
+def _result(method: str, candidate: WeightCandidate, answers: Answers) -> SettingResult:
+    n_weights = len(candidate.edit.weights)
+
+    def both(side: str) -> float:
+        return accuracy(torch.cat([answers[f"{side}_select"], answers[f"{side}_held_out"]]))
+
+    return SettingResult(
+        selector="weights",
+        selector_options={},
+        n_features=n_weights,
+        intervention=method,
+        intervention_options=candidate.options,
+        n_surviving=n_weights,
+        n_selected=n_weights,
+        forget_accuracy=accuracy(answers["forget_select"]),
+        retain_accuracy=accuracy(answers["retain_select"]),
+        forget_accuracy_all=both("forget"),
+        retain_accuracy_all=both("retain"),
+    )
+
+
+def _report(method: str, candidate: WeightCandidate, answers: Answers, data: HookData) -> HeldOutReport:
+    with candidate.edit.in_place(data.model):
+        near = data.near.present_answers("near questions")
+        paraphrases = data.evaluators["forget_held_out"].present_paraphrase_answers()
+    found = edited_model_measures(candidate.edit, data, title=method)
+    if data.spec.measures.paraphrases and len(paraphrases):
+        found["paraphrases"] = ParaphraseResult(n_paraphrases=len(paraphrases), accuracy=accuracy(paraphrases))
+    return report_of(answers, near, MeasureResults(**found), data)
