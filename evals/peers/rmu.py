@@ -1,7 +1,8 @@
-"""Representation misdirection (RMU), the usual unlearning by fine-tuning, on the same texts, questions and gate as SAEs.
+"""Representation misdirection (RMU), the usual unlearning by fine-tuning, on the texts, questions and gate of SAEs.
 
-Li et al. 2024, "The WMDP Benchmark", section 4: the residual stream x at one layer is steered on forget text and held on
-retain text, L = mean over forget tokens of |x - c u|^2 / d + retain_weight * mean over retain tokens of |x - x_model|^2 / d,
+Li et al. 2024, "The WMDP Benchmark", section 4: the residual stream x at one layer is steered on forget text and held
+on retain text,
+L = mean over forget tokens of |x - c u|^2 / d + retain_weight * mean over retain tokens of |x - x_model|^2 / d,
 with u a fixed random unit vector whose entries are all positive, as in the paper's code. c is `steering` times the mean
 norm of x on forget text. Only the down projections of the last three MLPs up to the layer learn, by AdamW.
 Position 0 is left out: its norm is of another size.
@@ -76,13 +77,12 @@ class RmuTrainer:
         direction = torch.nn.functional.normalize(torch.rand(self.model.cfg.d_model, generator=generator), dim=0)
         target = options.steering * self._mean_norm() * direction.to(self.model.cfg.device)
         optimizer = torch.optim.AdamW(named.values(), lr=options.lr)
-        batches = zip(self._batches(self.forget, options, generator), self._batches(self.retain, options, generator))
+        sides = (self._batches(side, options, generator) for side in (self.forget, self.retain))
+        batches = itertools.islice(zip(*sides, strict=True), options.n_steps)
         try:
             for weight in named.values():
                 weight.requires_grad_(True)
-            for forget, retain in tqdm(
-                itertools.islice(batches, options.n_steps), total=options.n_steps, desc="RMU", unit="step"
-            ):
+            for forget, retain in tqdm(batches, total=options.n_steps, desc="RMU", unit="step"):
                 steered = (self._residual(forget) - target).square().mean()
                 held = (self._residual(retain) - retain.residual).square().mean()
                 optimizer.zero_grad()

@@ -142,8 +142,8 @@ class UnlearningResult(StrictModel):
     retain_accuracy_by_domain: dict[str, float]
     """Held-out retain accuracy of each domain at that setting."""
     near_accuracy: float | None = None
-    """Share of the known `held_out` questions of near domains still answered right at that setting; None without any. They have no
-    say in the choice."""
+    """Share of the known `held_out` questions of near domains still answered right at that setting; None without any.
+    They have no say in the choice."""
     near_accuracy_by_domain: dict[str, float]
     """The same for each near domain."""
     measures: MeasureResults = MeasureResults()

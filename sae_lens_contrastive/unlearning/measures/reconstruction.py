@@ -46,7 +46,13 @@ class ReconstructionResult(StrictModel):
 
 @torch.no_grad()
 def reconstruction(
-    model: Any, hook_name: str, sae: Any, contexts: Contexts, options: ReconstructionOptions, *, batch_tokens: int = 2048
+    model: Any,
+    hook_name: str,
+    sae: Any,
+    contexts: Contexts,
+    options: ReconstructionOptions,
+    *,
+    batch_tokens: int = 2048,
 ) -> ReconstructionResult:
     """Variance explained at the hook, and what the model loses when it goes on from the reconstruction.
 

@@ -44,7 +44,9 @@ def test_the_figures_are_those_of_a_plain_forward(tiny, contexts):
         inputs.append(kept)
     x = torch.cat(inputs)
     found = reconstruction(tiny, HOOK, sae, contexts, ReconstructionOptions(), batch_tokens=40)
-    assert found.explained_variance == pytest.approx(1 - squared_error / (x - x.mean(0)).square().sum().item(), rel=1e-4)
+    assert found.explained_variance == pytest.approx(
+        1 - squared_error / (x - x.mean(0)).square().sum().item(), rel=1e-4
+    )
     assert found.l0 == pytest.approx((sae.encode(x) > 0).sum().item() / len(x))
     for name, values in losses.items():
         assert getattr(found, name) == pytest.approx(sum(values) / len(values), abs=1e-4), name

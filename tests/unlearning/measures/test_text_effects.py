@@ -62,7 +62,9 @@ def test_edited_weights_are_compared_with_the_models_own(tiny, contexts):
     assert result.forget.kl > 0
 
 
-@pytest.mark.parametrize("weights", [{"no.such": torch.zeros(1)}, {"model.norm._original_component.weight": torch.zeros(1)}])
+@pytest.mark.parametrize(
+    "weights", [{"no.such": torch.zeros(1)}, {"model.norm._original_component.weight": torch.zeros(1)}]
+)
 def test_weights_that_the_model_lacks_are_refused(tiny, weights):
     with pytest.raises(ConfigError, match="has no weight"), WeightEdit(weights).in_place(tiny):
         pass

@@ -1,0 +1,62 @@
+"""The RMU peer on the tiny model: what it is asked to do, and that the model is left as it was."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sae_lens_contrastive.models import residual_at_hook
+from sae_lens_contrastive.unlearning.corpus import packed_contexts
+
+LAYER = 5
+PEERS = Path(__file__).parents[2] / "evals/peers"
+
+
+@pytest.fixture(scope="module")
+def rmu():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(PEERS))
+        import rmu
+
+        yield rmu
+    del sys.modules["rmu"]
+
+
+@pytest.fixture
+def sides(tiny):
+    texts = {"forget": "The capital of France is Paris. ", "retain": "the young of a cow, 17 + 4, a red bus; "}
+    return {side: packed_contexts(tiny.tokenizer, [text * 20], 32, 320) for side, text in texts.items()}
+
+
+def residual(model, contexts):
+    return residual_at_hook(model, f"blocks.{LAYER}.hook_resid_post", torch.tensor(contexts.tokens))[:, 1:]
+
+
+def test_forget_text_is_steered_retain_text_is_held_and_the_model_is_left_alone(rmu, tiny, sides):
+    before = {name: weight.detach().clone() for name, weight in tiny.named_parameters()}
+    own = {side: residual(tiny, contexts) for side, contexts in sides.items()}
+    trainer = rmu.RmuTrainer(tiny, LAYER, sides["forget"], sides["retain"])
+    options = rmu.Rmu(steering=2.0, retain_weight=20.0, lr=3e-3, n_steps=60, n_sequences=4)
+    edit = trainer.train(options, seed=0)
+    assert all(torch.equal(weight, before[name]) for name, weight in tiny.named_parameters())
+    assert not any(weight.requires_grad for weight in tiny.parameters())
+    learned = {name for name, weight in edit.weights.items() if not torch.equal(weight, before[name])}
+    assert sorted(int(name.split(".")[2]) for name in learned) == [LAYER - 2, LAYER - 1, LAYER]
+    assert all("down_proj" in name for name in edit.weights)
+    with edit.in_place(tiny):
+        moved = {side: residual(tiny, contexts) for side, contexts in sides.items()}
+    direction = torch.nn.functional.normalize(torch.rand(32, generator=torch.Generator().manual_seed(0)), dim=0)
+    target = 2 * own["forget"].norm(dim=-1).mean() * direction
+    distance = {when: (x["forget"] - target).square().mean() for when, x in (("before", own), ("after", moved))}
+    assert distance["after"] < 0.9 * distance["before"]
+    changed = {side: (moved[side] - own[side]).square().mean() for side in own}
+    assert changed["retain"] < 0.5 * changed["forget"]
+
+
+def test_the_seed_decides(rmu, tiny, sides):
+    trainer = rmu.RmuTrainer(tiny, LAYER, sides["forget"], sides["retain"])
+    options = rmu.Rmu(steering=2.0, retain_weight=20.0, lr=3e-3, n_steps=2, n_sequences=4)
+    first, again, other = (trainer.train(options, seed=seed).weights for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
