@@ -106,6 +106,7 @@ def _measures(sae: Any, edit: Edit, data: HookData, forget_accuracy: float, titl
             wanted.random_baseline,
             forget_accuracy=forget_accuracy,
             chance=mean_chance(forget.known),
+            retain_gate=spec.retain_gate,
             seed=spec.seed,
             title=f"random features, {title}",
         )

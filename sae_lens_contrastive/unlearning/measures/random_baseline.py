@@ -40,6 +40,9 @@ class RandomBaselineResult(StrictModel):
     """Mean over draws."""
     forgetting: float
     """Mean over draws of min(1, (1 - accuracy) / (1 - chance))."""
+    mean_score: float
+    """Mean over draws of 1 - accuracy where the draw keeps retain accuracy at the gate, and 0 where it does not: the
+    unlearning score of each draw as the only setting."""
     highest_retain_loss: float
     """Largest share of the known retain questions that a draw made wrong."""
     p_value: float
@@ -54,13 +57,14 @@ def random_baseline(
     *,
     forget_accuracy: float,
     chance: float,
+    retain_gate: float,
     seed: int,
     title: str = "random features",
 ) -> RandomBaselineResult:
     """Evaluate random sets that fire on forget text at the rates of the chosen features.
 
-    `rate` is the firing rate on forget text, `forget_accuracy` that of the chosen features, `chance` that of guessing.
-    Raises `UserError` if the SAE has fewer other features than chosen ones.
+    `rate` is the firing rate on forget text, `forget_accuracy` that of the chosen features, `chance` that of guessing,
+    `retain_gate` the retain accuracy that a setting must keep to count. Raises `UserError` if the SAE has fewer other features than chosen ones.
     """
     draws = matched_features(rate, features, options, seed)
     forget, retain_loss = [], []
@@ -75,6 +79,8 @@ def random_baseline(
         forget_accuracy=forget,
         mean_forget_accuracy=sum(forget) / len(forget),
         forgetting=sum(forgetting(each, chance) for each in forget) / len(forget),
+        mean_score=sum(1 - each for each, loss in zip(forget, retain_loss, strict=True) if 1 - loss >= retain_gate)
+        / len(forget),
         highest_retain_loss=max(retain_loss),
         p_value=(1 + sum(each <= forget_accuracy for each in forget)) / (1 + len(forget)),
     )

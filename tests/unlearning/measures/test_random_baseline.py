@@ -45,12 +45,16 @@ def test_accuracies_of_all_draws_are_summed_up():
         return [(torch.arange(4) < forget, torch.arange(4) < retain) for forget, retain in hits]
 
     options = RandomBaselineOptions(n_draws=4)
-    result = random_baseline(RATE, (40, 100), answer, options, forget_accuracy=0.5, chance=0.25, seed=3)
+    result = random_baseline(
+        RATE, (40, 100), answer, options, forget_accuracy=0.5, chance=0.25, retain_gate=0.99, seed=3
+    )
     assert asked == draw((40, 100), seed=3, n_draws=4)
     assert result.forget_accuracy == [1.0, 0.5, 0.75, 0.0]
     assert result.mean_forget_accuracy == 0.5625
     # 0, 2/3, 1/3 and, as nothing is below chance, 1.
     assert result.forgetting == pytest.approx(0.5)
+    # The third draw breaks retained answers and scores 0, the others 0, 1/2 and 1.
+    assert result.mean_score == pytest.approx((0 + 0.5 + 0 + 1) / 4)
     assert result.highest_retain_loss == 0.5
     # Two draws forget as much as the chosen features or more.
     assert result.p_value == 3 / 5
