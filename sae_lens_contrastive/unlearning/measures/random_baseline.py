@@ -64,7 +64,9 @@ def random_baseline(
     """Evaluate random sets that fire on forget text at the rates of the chosen features.
 
     `rate` is the firing rate on forget text, `forget_accuracy` that of the chosen features, `chance` that of guessing,
-    `retain_gate` the retain accuracy that a setting must keep to count. Raises `UserError` if the SAE has fewer other features than chosen ones.
+    `retain_gate` the retain accuracy that a setting must keep to count.
+
+    Raises `UserError` if the SAE has fewer other features than chosen ones.
     """
     draws = matched_features(rate, features, options, seed)
     forget, retain_loss = [], []
