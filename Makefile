@@ -27,12 +27,17 @@ bench: $(STAMP)
 	$(BIN)/python evals/bench_side_by_side.py --out evals/results/bench_side_by_side.json
 	$(BIN)/python evals/bench_evaluation_memory.py --out evals/results/bench_evaluation_memory.json
 
+PARITY := $(BIN)/python evals/saebench_parity.py --out evals/results/saebench_parity.json --work runs/saebench_parity
+LETTER := --prompts letter --mmlu $(MMLU) --max-asked 40 --max-known 6
+
 # MMLU: a folder of its <domain>_test.csv, for SAEBench's prompts by letter; without it they are left out.
 parity: $(STAMP)
-	$(BIN)/python evals/saebench_parity.py --out evals/results/saebench_parity.json --work runs/saebench_parity \
-		--models smollm2-135m-instruct $(if $(MMLU),--mmlu $(MMLU))
-	$(BIN)/python evals/saebench_parity.py --out evals/results/saebench_parity.json --work runs/saebench_parity \
-		--models tiny-random-gemma-2 --steps 0 $(if $(MMLU),--mmlu $(MMLU))
+	$(PARITY) --prompts cloze --models smollm2-135m-instruct --architectures topk jumprelu
+	$(PARITY) --prompts cloze --models smollm2-135m-instruct --architectures standard --steps 0
+	$(PARITY) --prompts cloze --models tiny-random-gemma-2 --max-known 24 --steps 0
+	$(if $(MMLU),$(PARITY) $(LETTER) --models smollm2-135m-instruct --architectures topk jumprelu)
+	$(if $(MMLU),$(PARITY) $(LETTER) --models smollm2-135m-instruct --architectures standard --steps 0)
+	$(if $(MMLU),$(PARITY) $(LETTER) --models tiny-random-gemma-2 --steps 0)
 
 # torch comes first, from constraints.txt: it is the build every other package must agree with.
 # sae-bench, the peer that the evaluation is compared with, asks for old versions that it does not need for that.
