@@ -39,6 +39,22 @@ def test_overrides_win_over_the_variant_and_the_variant_over_the_target(tmp_path
     assert run.training.context_size == target["training"]["context_size"]
 
 
+def test_null_takes_a_loss_term_of_the_variant_out(tmp_path, changes):
+    terms = "{forget_margin: {coefficient: 1.0}, supervised_contrastive: {coefficient: 1.0}}"
+    variant = _variant(tmp_path, f"sae: {{loss_terms: {terms}}}")
+    run = resolve_run(TARGET, variant, {**changes, "sae": {"loss_terms": {"forget_margin": None}}})
+    assert list(run.sae_config().loss_terms) == ["supervised_contrastive"]
+
+
+def test_coverage_needs_reserved_features(tmp_path, changes):
+    variant = _variant(tmp_path, "sae: {coverage: {every_n_steps: 5}}")
+    with pytest.raises(ConfigError, match="no loss term reserves any"):
+        resolve_run(TARGET, variant, changes)
+    for term in ("forget_margin: {coefficient: 1.0}", "output_kl: {coefficient: 1.0, features: reserved}"):
+        reserving = _variant(tmp_path, f"sae: {{coverage: {{}}, loss_terms: {{{term}}}}}")
+        assert resolve_run(TARGET, reserving, changes).sae_config().needs_domains()[-1] == "coverage"
+
+
 def test_only_the_defaults_of_the_chosen_architecture_are_used(tmp_path, changes):
     topk = resolve_run(TARGET, _variant(tmp_path, "sae: {architecture: topk}"), changes)
     assert topk.sae_config().k == load_yaml(TARGET)["architectures"]["topk"]["k"]

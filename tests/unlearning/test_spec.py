@@ -16,6 +16,16 @@ def test_a_spec_survives_its_own_dump(spec):
     assert parse(spec) == spec
 
 
+def test_null_takes_a_selector_or_an_intervention_out(spec):
+    changed = parse(spec, selectors={"firing_rate": None, "importance": {}}, interventions={"clamp": None, "zero": {}})
+    assert [(setting.selector.name, setting.intervention.name) for setting in changed.settings] == [
+        ("importance", "zero"),
+        ("importance", "zero"),
+    ]
+    with pytest.raises(UserError, match="Name at least one"):
+        parse(spec, interventions={"clamp": None})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
