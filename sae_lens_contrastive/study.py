@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from sae_lens_contrastive.runs import claim_folder
 from sae_lens_contrastive.training import RunConfig, load_summary, resolve_runs, train_runs
 from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest, check_spec, evaluate_saes
 from sae_lens_contrastive.unlearning.shared import HookData
+
+_PLAIN = "plain"
 
 SUMMARY_KEYS = (
     "target",
@@ -71,8 +74,15 @@ class StudySpec(StrictModel):
         return seeds
 
     @model_validator(mode="after")
-    def _settings_have_known_seeds(self) -> StudySpec:
+    def _settings_have_known_seeds_and_folder_names(self) -> StudySpec:
         for name, setting in self.settings.items():
+            if wrong := [
+                each for each in setting.evaluations if not re.fullmatch(r"\w[\w.-]*", each) or each == _PLAIN
+            ]:
+                raise ConfigError(
+                    f"settings.{name}.evaluations: {wrong[0]!r} cannot name one: it becomes a folder. Use letters, "
+                    f"digits and '_', '.', '-', and not {_PLAIN!r}."
+                )
             if unknown := set(setting.seeds or ()) - set(self.seeds):
                 raise ConfigError(f"settings.{name}.seeds has {sorted(unknown)}, which are not in seeds {self.seeds}.")
         return self
@@ -130,12 +140,18 @@ class _Part:
 def _parts(study: StudySpec, near: Path, spec: dict[str, Any]) -> dict[str, _Part]:
     """Every setting with each of its seeds, by folder; checks all that can be checked without the model."""
     parts = {}
+    base = parse_config(EvalSpec, spec, source=study.spec)
     for name, setting in study.settings.items():
         evaluations = {
             evaluation: parse_config(EvalSpec, merge(spec, setting.spec, changes), source=f"{study.spec}, {name}")
             for evaluation, changes in {"": {}, **setting.evaluations}.items()
         }
         for each in evaluations.values():
+            if (each.model, each.dtype, each.device) != (base.model, base.dtype, base.device):
+                raise ConfigError(
+                    f"settings.{name}: a setting cannot change model, dtype or device of the evaluation; the study "
+                    f"loads {base.model!r} once. Write another study."
+                )
             check_spec(each)
         for seed in setting.seeds or study.seeds:
             variants = [near / variant for variant in setting.variants]
@@ -158,7 +174,7 @@ def _rows(
             run.variant: SaeUnderTest(variant=run.variant + suffix, seed=run.seed, path=folder / "sae")
             for run, folder in zip(part.runs, folders, strict=True)
         }
-        results = evaluate_saes(spec, saes, out / place / "eval" / (evaluation or "plain"), model, shared)
+        results = evaluate_saes(spec, saes, out / place / "eval" / (evaluation or _PLAIN), model, shared)
         for result, folder in zip(results, folders, strict=True):
             summary = load_summary(folder)
             row = {"study_setting": part.setting, **result.model_dump(mode="json")}

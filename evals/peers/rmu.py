@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import re
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -29,6 +30,7 @@ from tqdm import tqdm
 
 from sae_lens_contrastive.config import load_yaml, parse_config
 from sae_lens_contrastive.data.sources import corpus_dataset
+from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import write_json
 from sae_lens_contrastive.models import load_model, residual_at_hook
 from sae_lens_contrastive.models.residual import blocks_replaced
@@ -146,19 +148,24 @@ def main() -> None:
     spec = parse_config(EvalSpec, load_yaml(options.spec), source=str(options.spec))
     run = resolve_run(options.target, ROOT / "configs/variants/baseline.yaml", {"seed": options.seed})
     layer = options.layer if options.layer is not None else int(run.hook_name.split(".")[1])
+    if layer < N_LAYERS:
+        raise UserError(f"--layer is {layer}; RMU trains {N_LAYERS} layers up to it, so it must be {N_LAYERS} or more.")
     inputs = check_spec(spec)
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
     trainer = RmuTrainer(model, layer, *(_contexts(run, model, side) for side in ("forget", "retain")))
     grid = itertools.product(options.steering, options.retain_weight, options.lr, options.steps)
     seconds: dict[str, float] = {}
-    candidates = []
-    for values in grid:
-        rmu = Rmu(*values)
-        started = time.perf_counter()
-        candidates.append(WeightCandidate({"layer": layer, **asdict(rmu)}, trainer.train(rmu, options.seed)))
-        seconds[str(values)] = round(time.perf_counter() - started, 1)
+
+    def candidates() -> Iterator[WeightCandidate]:
+        for values in grid:
+            rmu = Rmu(*values)
+            started = time.perf_counter()
+            weights = trainer.train(rmu, options.seed)
+            seconds[str(values)] = round(time.perf_counter() - started, 1)
+            yield WeightCandidate({"layer": layer, **asdict(rmu)}, weights)
+
     data = HookData(model, f"blocks.{layer}.hook_resid_post", spec, inputs)
-    result = evaluate_weights("rmu", candidates, data, options.out, seed=options.seed)
+    result = evaluate_weights("rmu", candidates(), data, options.out, seed=options.seed)
     write_json(options.out / "train_seconds.json", seconds)
     for each in result.frontier:
         print(f"{each.intervention_options}: forget {each.forget_accuracy:.3f}, retain {each.retain_accuracy:.3f}")
@@ -190,4 +197,7 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"rmu: {error}")

@@ -49,6 +49,8 @@ def cover(
 ) -> Int[Tensor, " m"]:
     """Begin each feature with an `uncovered` token of its own, drawn evenly; returns the tokens, at most one a feature.
 
+    None is begun where all tokens are of the forget domain.
+
     With t the token and mu the mean over tokens that are not forget ones, d = (t - mu) / ||t - mu||: the decoder row
     is d times the mean norm of the other rows, and hidden_pre(x) = margin (2 <d, x - mu> / ||t - mu|| - 1), which is
     `margin` at t and -`margin` at mu. The optimiser's moments become 0.
@@ -57,8 +59,8 @@ def cover(
     order = torch.randperm(len(candidates), generator=generator).to(candidates.device)
     tokens = candidates[order[: len(features)]]
     features = features[: len(tokens)]
-    if len(tokens) == 0:
-        return tokens
+    if len(tokens) == 0 or bool(is_forget.all()):
+        return tokens[:0]
     inputs = sae.process_sae_in(sae_in).float()
     mean = inputs[~is_forget].mean(dim=0)
     difference = inputs[tokens] - mean

@@ -51,6 +51,10 @@ def test_features_beyond_the_uncovered_tokens_stay_as_they_are():
     assert run(sae, optimizer, batch(9), one).tolist() == [50]
     assert torch.equal(sae.W_dec[FEATURES[1:]], before[FEATURES[1:]])
     assert run(sae, optimizer, batch(9), torch.zeros(64, dtype=torch.bool)).tolist() == []
+    before, everywhere = sae.W_dec.clone(), torch.ones(64, dtype=torch.bool)
+    started = cover(sae, optimizer, FEATURES, batch(9), everywhere, everywhere, torch.Generator(), 2.0)
+    assert started.tolist() == []
+    assert torch.equal(sae.W_dec, before)
 
 
 def test_the_draw_is_by_seed():

@@ -83,6 +83,9 @@ def test_a_setting_can_have_seeds_a_domain_and_further_evaluations_of_its_own(st
     ("changes", "message"),
     [
         ({"settings": {"sparse": {"seeds": [2]}}}, "not in seeds"),
+        ({"settings": {"sparse": {"spec": {"dtype": "bfloat16"}}}}, "cannot change model, dtype or device"),
+        ({"settings": {"sparse": {"evaluations": {"../up": {}}}}}, "it becomes a folder"),
+        ({"settings": {"sparse": {"evaluations": {"plain": {}}}}}, "it becomes a folder"),
         ({"settings": {"sparse": {"spec": {"forget_questions": ["world_facts/nowhere"]}}}}, "nowhere"),
         ({"settings": {"sparse": {"evaluations": {"gated": {"n_featurs": [1]}}}}}, "Did you mean 'n_features'"),
         ({"seeds": [0, 0]}, "distinct seeds"),
