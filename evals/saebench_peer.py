@@ -28,8 +28,8 @@ from saebench_peer_cases import FORGET, Grid, SideResult, Task
 from torch import Tensor
 from transformer_lens import HookedTransformer
 
+from sae_lens_contrastive.data.batching import bos_tokens, encode_text
 from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.unlearning.batching import bos_tokens, encode_text
 
 KNOWN_MODEL = "gemma-2-2b-it"
 """Name under which SAEBench accepts a model: it then writes its Gemma prompt and reads "A" and " A"."""

@@ -15,11 +15,11 @@ from sae_lens.saes.jumprelu_sae import JumpReLUSAE, JumpReLUSAEConfig
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
 
+from sae_lens_contrastive.data.batching import encode_text
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.data.sources import load_corpus_sources, load_question_sources
 from sae_lens_contrastive.models import residual_at_hook
 from sae_lens_contrastive.training import resolve_runs, train_runs
-from sae_lens_contrastive.unlearning.batching import encode_text
 from sae_lens_contrastive.unlearning.prompts import PromptSpec
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,4 +20,6 @@ from sae_lens_contrastive.losses.objectives import register_objective as registe
 from sae_lens_contrastive.losses.output_kl import OutputKL as OutputKL
 from sae_lens_contrastive.losses.output_space import OutputSpace as OutputSpace
 from sae_lens_contrastive.losses.output_space import Sequences as Sequences
+from sae_lens_contrastive.losses.output_space import Sides as Sides
+from sae_lens_contrastive.losses.sentence_margin import SentenceMargin as SentenceMargin
 from sae_lens_contrastive.losses.supervised_contrastive import SupervisedContrastive as SupervisedContrastive

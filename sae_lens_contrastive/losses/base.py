@@ -81,6 +81,23 @@ class LossContext:
         """Domain of each token; `ConfigError` if the run has no forget and retain corpus."""
         return _given(self.domains)
 
+    def needed_output_space(self, term: str) -> OutputSpace:
+        """The output space for a term that edits the residual stream or reads it as the model makes it.
+
+        Raises `ConfigError`, naming the term, if there is none or the SAE does not see the residual stream itself.
+        """
+        if self.output_space is None or self.sae is None:
+            raise ConfigError(
+                f"The loss term {term} reads sequences of forget and retain text, but the run has prepared none. Train "
+                "from a run configuration with a model, a forget and a retain corpus."
+            )
+        if self.sae.cfg.normalize_activations not in ("none", "expected_average_only_in"):
+            raise ConfigError(
+                f"The loss term {term} works on the residual stream, which needs normalize_activations: none or "
+                f"expected_average_only_in; the SAE has {self.sae.cfg.normalize_activations!r}."
+            )
+        return self.output_space
+
 
 def _given(domains: Int[Tensor, " n"] | None) -> Int[Tensor, " n"]:
     if domains is None:
@@ -115,7 +132,12 @@ class LossTerm(ABC):
     needs_groups: ClassVar[bool] = False
     """Whether the term reads correlation groups, so that a run without the tracker can be refused early."""
     needs_output_space: ClassVar[bool] = False
-    """Whether the term runs the model above the hook, so that a run prepares sequences for it."""
+    """Whether the term reads text at the hook or runs the model above it, so that a run prepares sequences for it."""
+
+    @property
+    def needs_sentences(self) -> bool:
+        """Whether the term reads single sentences of both sides."""
+        return False
 
     @property
     def n_reserved(self) -> int:

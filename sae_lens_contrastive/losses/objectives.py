@@ -28,8 +28,9 @@ class ForgetPredictions(NamedTuple):
     """log p_edited, with the gradient."""
     targets: Int[Tensor, " n"]
     """The tokens that follow in the text."""
-    reference: Float[Tensor, " d_vocab"]
-    """log p_ref: the unedited model's mean distribution over retain text, which knows nothing of the prompt."""
+    reference: Float[Tensor, " d_vocab"] | None
+    """log p_ref: the unedited model's mean distribution over retain text, which knows nothing of the prompt; None
+    unless the objective's `needs_reference`."""
     model: Float[Tensor, "n d_vocab"] | None
     """log p_model of the unedited model; None unless the objective's `needs_model`."""
 
@@ -39,6 +40,8 @@ class UnlearningObjective(ABC):
 
     needs_model: ClassVar[bool] = False
     """Whether it reads the unedited model's predictions on forget text, which take another run of the model."""
+    needs_reference: ClassVar[bool] = False
+    """Whether it reads the unedited model's mean prediction on retain text, which takes another run of the model."""
 
     @abstractmethod
     def __call__(self, said: ForgetPredictions) -> Float[Tensor, ""]:
@@ -81,8 +84,11 @@ class Reference(UnlearningObjective):
     Keeps the frequencies of words, so it is milder than the uniform distribution.
     """
 
+    needs_reference = True
+
     def __call__(self, said: ForgetPredictions) -> Float[Tensor, ""]:
         """Sum over words of p_ref (log p_ref - mean over positions of log p_edited)."""
+        assert said.reference is not None
         return (said.reference.exp() * (said.reference - said.edited.mean(dim=0))).sum()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +14,7 @@ from torch.nn.functional import kl_div
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses.base import LossContext, LossTerm, register_loss_term
 from sae_lens_contrastive.losses.objectives import ForgetPredictions, build_objective
-from sae_lens_contrastive.losses.output_space import OutputSpace, Sequences
+from sae_lens_contrastive.losses.output_space import OutputSpace, Sequences, Sides
 from sae_lens_contrastive.losses.soft_firing import soft_firing
 
 
@@ -24,7 +25,8 @@ class OutputKL(LossTerm):
 
     L = forget_weight * objective(p_edited on forget text) + retain_weight * mean over positions of retain text of
     KL(p_model || p_edited), in nats, every `every_n_steps` steps; exactly 0, without running the model, on the others.
-    p_edited is the model with residual + sum over i in G of (z_new_i - z_i) d_i on the editable tokens, where
+    Text is whole sequences, single sentences or both, all positions counting alike. p_edited is the model with
+    residual + sum over i in G of (z_new_i - z_i) d_i on the editable tokens, where
     z_new_i = -multiplier where z_i > 0, and 0 elsewhere: the clamp of the evaluation. Its gradient reaches z and d_i,
     and, through the sigmoid gate of `soft_firing` in place of the step, whether a feature fires. Positions are those
     whose token and next token are editable; 0 if a side has none. Source: run 3 of the study.
@@ -53,7 +55,11 @@ class OutputKL(LossTerm):
     every_n_steps: int = 10
     """Steps between two evaluations of the term; the gradients in between are those of the other terms alone."""
     n_sequences: int = 4
-    """Forget sequences run at a time, and as many retain sequences; others every time."""
+    """Forget sequences run at a time, others every time."""
+    n_sentences: int = 0
+    """Forget sentences run at a time, others every time, which need `corpora.output_space_sentences`."""
+    retain_per_forget: int = 1
+    """Retain sequences and sentences for each one of forget text; only those on which a chosen feature fires run."""
     steepness: float = 1.0
     """Slope of the sigmoid gate, in 1 / units of pre-activations."""
 
@@ -64,14 +70,24 @@ class OutputKL(LossTerm):
         build_objective(self.objective, self.objective_options)
         if self.features not in ("reserved", "firing"):
             raise ConfigError(f'output_kl.features is {self.features!r}; it must be "reserved" or "firing".')
-        for name in ("n_features", "every_n_steps", "n_sequences"):
+        for name in ("n_features", "every_n_steps", "retain_per_forget"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"output_kl.{name} is {getattr(self, name)}; it must be 1 or more.")
+        if min(self.n_sequences, self.n_sentences) < 0 or self.n_sequences + self.n_sentences == 0:
+            raise ConfigError(
+                f"output_kl.n_sequences is {self.n_sequences} and n_sentences {self.n_sentences}; both must be 0 or "
+                "more and one of them 1 or more."
+            )
         for name in ("retain_threshold", "multiplier", "steepness"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"output_kl.{name} is {getattr(self, name)}; it must be above 0.")
         if min(self.forget_weight, self.retain_weight) < 0:
             raise ConfigError("output_kl.forget_weight and retain_weight must be 0 or more.")
+
+    @property
+    def needs_sentences(self) -> bool:
+        """If it runs any."""
+        return self.n_sentences > 0
 
     @property
     def n_reserved(self) -> int:
@@ -82,47 +98,41 @@ class OutputKL(LossTerm):
         """Objective on forget text plus divergence on retain text, on this turn's sequences."""
         if ctx.step % self.every_n_steps:
             return ctx.feature_acts.new_zeros(())
-        space = _output_space(ctx)
+        space = ctx.needed_output_space("output_kl")
         turn = ctx.step // self.every_n_steps
-        forget, retain = (side.turn(turn, self.n_sequences) for side in (space.forget, space.retain))
-        if not (_positions(forget).any() and _positions(retain).any()):
+        turns = space.turns(turn, self.n_sequences, self.n_sentences, self.retain_per_forget)
+        parts = [part for part in turns if _positions(part.forget).any() and _positions(part.retain).any()]
+        if not parts:
             return ctx.feature_acts.new_zeros(())
-        forget_edited, retain_edited = self._edited(ctx.sae, space, forget, retain)
-        with torch.no_grad():
-            retain_model = _log_probs(space, retain, retain.residual)
-            reference = retain_model.logsumexp(dim=0) - torch.tensor(len(retain_model)).log()
-        divergence = kl_div(
-            _log_probs(space, retain, retain_edited), retain_model, log_target=True, reduction="batchmean"
-        )
-        unlearned = self._unlearned(space, forget, forget_edited, reference)
-        return self.forget_weight * unlearned + self.retain_weight * divergence
+        edited = self._edited(ctx.sae, space, parts)
+        divergence = _divergence(space, [part.retain for part in parts], [residual.retain for residual in edited])
+        return self.forget_weight * self._unlearned(space, parts, edited) + self.retain_weight * divergence
 
-    def _unlearned(
-        self,
-        space: OutputSpace,
-        forget: Sequences,
-        edited: Float[Tensor, "n pos d_model"],
-        reference: Float[Tensor, " d_vocab"],
-    ) -> Float[Tensor, ""]:
+    def _unlearned(self, space: OutputSpace, parts: Sequence[Sides], edited: Sequence[_Residuals]) -> Float[Tensor, ""]:
         objective = build_objective(self.objective, self.objective_options)
-        model = None
-        if objective.needs_model:
-            with torch.no_grad():
-                model = _log_probs(space, forget, forget.residual)
-        targets = forget.tokens[:, 1:][_positions(forget)[:, :-1]]
-        return objective(ForgetPredictions(_log_probs(space, forget, edited), targets, reference, model))
+        forget = [part.forget for part in parts]
+        model = reference = None
+        with torch.no_grad():
+            if objective.needs_model:
+                model = _log_probs(space, [(part, part.residual) for part in forget])
+            if objective.needs_reference:
+                kept = _log_probs(space, [(part.retain, part.retain.residual) for part in parts])
+                reference = kept.logsumexp(dim=0) - torch.tensor(len(kept)).log()
+        targets = torch.cat([part.tokens[:, 1:][_positions(part)[:, :-1]] for part in forget])
+        said = _log_probs(space, [(part, residual.forget) for part, residual in zip(forget, edited, strict=True)])
+        return objective(ForgetPredictions(said, targets, reference, model))
 
-    def _edited(
-        self, sae: Any, space: OutputSpace, forget: Sequences, retain: Sequences
-    ) -> tuple[Float[Tensor, "n pos d_model"], Float[Tensor, "m pos d_model"]]:
-        # Both sides in one call: a BatchTopK SAE shares its activations out over the tokens it is given together.
-        tokens = torch.cat([side.residual[side.editable] for side in (forget, retain)])
+    def _edited(self, sae: Any, space: OutputSpace, parts: Sequence[Sides]) -> list[_Residuals]:
+        # All text in one call: a BatchTopK SAE shares its activations out over the tokens it is given together.
+        texts = [*(part.forget for part in parts), *(part.retain for part in parts)]
+        tokens = torch.cat([text.residual[text.editable] for text in texts])
         acts, hidden_pre = sae.encode_with_hidden_pre(tokens.to(sae.W_dec) * space.activation_scale)
         codes = _Codes(acts.float(), hidden_pre.float())
-        n_forget = int(forget.editable.sum())
-        chosen = self._chosen(acts.detach(), n_forget)
+        sizes = [int(text.editable.sum()) for text in texts]
+        chosen = self._chosen(acts.detach(), sum(sizes[: len(parts)]))
         change = _clamp_change(sae, codes, chosen, self.multiplier, self.steepness) / space.activation_scale
-        return _changed(forget, change[:n_forget]), _changed(retain, change[n_forget:])
+        changed = [_changed(text, piece) for text, piece in zip(texts, change.split(sizes), strict=True)]
+        return [_Residuals(*pair) for pair in zip(changed[: len(parts)], changed[len(parts) :], strict=True)]
 
     def _chosen(self, acts: Float[Tensor, "n d_sae"], n_forget: int) -> Int[Tensor, " chosen"]:
         if self.features == "reserved":
@@ -137,23 +147,14 @@ class OutputKL(LossTerm):
         return order[eligible[order]][: self.n_features]
 
 
+class _Residuals(NamedTuple):
+    forget: Float[Tensor, "n pos d_model"]
+    retain: Float[Tensor, "m pos d_model"]
+
+
 class _Codes(NamedTuple):
     acts: Float[Tensor, "n d_sae"]
     hidden_pre: Float[Tensor, "n d_sae"]
-
-
-def _output_space(ctx: LossContext) -> OutputSpace:
-    if ctx.output_space is None or ctx.sae is None:
-        raise ConfigError(
-            "The loss term output_kl runs the model above the hook, but the run has prepared no sequences for it. "
-            "Train from a run configuration with a model, a forget and a retain corpus."
-        )
-    if ctx.sae.cfg.normalize_activations not in ("none", "expected_average_only_in"):
-        raise ConfigError(
-            f"The loss term output_kl edits the residual stream, which needs normalize_activations: none or "
-            f"expected_average_only_in; the SAE has {ctx.sae.cfg.normalize_activations!r}."
-        )
-    return ctx.output_space
 
 
 def _clamp_change(
@@ -167,6 +168,20 @@ def _clamp_change(
     if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
         rows = rows / rows.norm(dim=-1, keepdim=True)
     return (gate * (-multiplier - acts)) @ rows
+
+
+def _divergence(
+    space: OutputSpace, texts: Sequence[Sequences], edited: Sequence[Float[Tensor, "n pos d_model"]]
+) -> Float[Tensor, ""]:
+    """Mean over positions of KL(p_model || p_edited); rows that no edit reaches add 0 and do not run."""
+    n_positions = sum(int(_positions(text).sum()) for text in texts)
+    rows = [(new != text.residual).flatten(1).any(dim=1) for text, new in zip(texts, edited, strict=True)]
+    reached = [(text.rows(kept), new[kept]) for text, new, kept in zip(texts, edited, rows, strict=True) if kept.any()]
+    if not reached:
+        return edited[0].new_zeros(())
+    with torch.no_grad():
+        model = _log_probs(space, [(text, text.residual) for text, _ in reached])
+    return kl_div(_log_probs(space, reached), model, log_target=True, reduction="sum") / n_positions
 
 
 def _changed(side: Sequences, change: Float[Tensor, "n d_model"]) -> Float[Tensor, "batch pos d_model"]:
@@ -183,7 +198,8 @@ def _positions(side: Sequences) -> Bool[Tensor, "batch pos"]:
 
 
 def _log_probs(
-    space: OutputSpace, side: Sequences, residual: Float[Tensor, "batch pos d_model"]
+    space: OutputSpace, texts: Sequence[tuple[Sequences, Float[Tensor, "batch pos d_model"]]]
 ) -> Float[Tensor, "n d_vocab"]:
-    """Next-token log-probabilities in float32 at the positions that count."""
-    return space.above(side.tokens, residual, _positions(side)).float().log_softmax(dim=-1)
+    """Next-token log-probabilities in float32 at the positions that count, text by text."""
+    parts = [space.above(text.tokens, residual, _positions(text)) for text, residual in texts]
+    return torch.cat(parts).float().log_softmax(dim=-1)

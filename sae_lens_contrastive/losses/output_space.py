@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.models import ModelAboveHook
 
 
@@ -25,9 +27,28 @@ class Sequences:
         return len(self.tokens)
 
     def turn(self, step: int, n: int) -> Sequences:
-        """`n` sequences, others at every step, chosen by the step alone so that a resumed run sees the same."""
+        """`n` sequences, others at every step, chosen by the step alone so that a resumed run sees the same.
+
+        As long as the longest of them.
+        """
         rows = [(step * n + i) % len(self) for i in range(min(n, len(self)))]
-        return Sequences(self.tokens[rows], self.residual[rows], self.editable[rows])
+        editable = self.editable[rows]
+        used = editable.any(dim=0).nonzero()
+        n_used = int(used[-1]) + 1 if len(used) else 1
+        return Sequences(self.tokens[rows, :n_used], self.residual[rows, :n_used], editable[:, :n_used])
+
+    def rows(self, chosen: Bool[Tensor, " n"]) -> Sequences:
+        """Some of the sequences."""
+        return Sequences(self.tokens[chosen], self.residual[chosen], self.editable[chosen])
+
+
+class Sides(NamedTuple):
+    """Text of both sides."""
+
+    forget: Sequences
+    """Text of what is to be forgotten."""
+    retain: Sequences
+    """Text of what must stay."""
 
 
 @dataclass(frozen=True)
@@ -42,3 +63,25 @@ class OutputSpace:
     """Sequences of retain text."""
     activation_scale: float = 1.0
     """The SAE works on activation_scale * residual."""
+    sentences: Sides | None = None
+    """Single sentences of both sides, if the run asks for them."""
+
+    def turns(self, step: int, n_sequences: int, n_sentences: int, retain_per_forget: int = 1) -> tuple[Sides, ...]:
+        """Sequences and sentences of both sides, whichever are asked for, others at every step.
+
+        So many of forget text, and `retain_per_forget` times as many of retain text. Raises `ConfigError` for
+        sentences where there are none.
+        """
+        parts = []
+        if n_sequences:
+            retain = self.retain.turn(step, n_sequences * retain_per_forget)
+            parts.append(Sides(self.forget.turn(step, n_sequences), retain))
+        if n_sentences:
+            if self.sentences is None:
+                raise ConfigError(
+                    f"{n_sentences} sentences are asked for, but the run has none. Set corpora.output_space_sentences."
+                )
+            forget, retain = self.sentences
+            retain = retain.turn(step, n_sentences * retain_per_forget)
+            parts.append(Sides(forget.turn(step, n_sentences), retain))
+        return tuple(parts)

@@ -26,12 +26,13 @@ def soft_firing(
     in 1 / units of pre-activations.
     """
     threshold = getattr(sae, "threshold", None)
-    theta = _firing_level(feature_acts, hidden_pre) if threshold is None else threshold[features]
+    theta = firing_level(feature_acts, hidden_pre) if threshold is None else threshold[features]
     return torch.sigmoid(steepness * (hidden_pre.index_select(1, features) - theta))
 
 
 @torch.no_grad()
-def _firing_level(feature_acts: Float[Tensor, "n d_sae"], hidden_pre: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n 1"]:
+def firing_level(feature_acts: Float[Tensor, "n d_sae"], hidden_pre: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n 1"]:
+    """Level above which a feature fires on each token: theta of `soft_firing` where the SAE has no thresholds."""
     # Adding a huge number where a feature fires or is silent takes a third of the time of masks.
     fires = feature_acts.sign()
     lowest_firing = (hidden_pre + _HUGE * (1 - fires)).amin(dim=1, keepdim=True)

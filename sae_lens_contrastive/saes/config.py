@@ -14,6 +14,7 @@ from sae_lens_contrastive.feature_stats.stability import StabilityOptions
 from sae_lens_contrastive.features.coverage import CoverageOptions
 from sae_lens_contrastive.features.grouping import GroupingOptions
 from sae_lens_contrastive.features.surgery import PruningOptions, ReinitialisationOptions
+from sae_lens_contrastive.features.whitening import WhiteningOptions
 from sae_lens_contrastive.losses import build_loss_terms
 from sae_lens_contrastive.losses.curriculum import CurriculumOptions
 from sae_lens_contrastive.options import build_options
@@ -23,6 +24,7 @@ SECTIONS: dict[type[Any], str] = {
     ImportanceOptions: "importance",
     PruningOptions: "pruning",
     ReinitialisationOptions: "reinitialisation",
+    WhiteningOptions: "whitening",
     CoverageOptions: "coverage",
     StabilityOptions: "stability",
     CurriculumOptions: "curriculum",
@@ -55,6 +57,10 @@ class ContrastiveObjectiveConfig(TrainingSAEConfig):
     reinitialisation: dict[str, Any] | None = dict_field(None)
     """New weights for pruned and dead features (`ReinitialisationOptions`)."""
 
+    whitening: dict[str, Any] | None = dict_field(None)
+    """Reserved features whose encoder learns in white coordinates (`WhiteningOptions`); needs a term that reserves
+    features and one that reads text at the hook."""
+
     coverage: dict[str, Any] | None = dict_field(None)
     """Reserved features spread over the forget domain (`CoverageOptions`); needs a term that reserves features."""
 
@@ -86,11 +92,19 @@ class ContrastiveObjectiveConfig(TrainingSAEConfig):
                 self._check_scale_is_one_number(f"loss_terms.{name}")
         if self.pruning is not None and self.importance is None:
             raise ConfigError("pruning goes by importance, but there is no importance section. Add importance: {}.")
-        if self.coverage is not None and not any(weighted.term.n_reserved for weighted in terms.values()):
-            raise ConfigError(
-                "coverage spreads reserved features, but no loss term reserves any. Add loss_terms.forget_margin, or "
-                "loss_terms.output_kl with features: reserved."
-            )
+        for name in ("coverage", "whitening"):
+            if getattr(self, name) is not None and not any(each.term.n_reserved for each in terms.values()):
+                raise ConfigError(
+                    f"{name} works on reserved features, but no loss term reserves any. Add loss_terms.forget_margin, "
+                    "loss_terms.sentence_margin, or loss_terms.output_kl with features: reserved."
+                )
+        if self.whitening is not None:
+            self._check_scale_is_one_number("whitening")
+            if not any(each.term.needs_output_space for each in terms.values()):
+                raise ConfigError(
+                    "whitening goes by text at the hook, but no loss term reads any. Add loss_terms.sentence_margin or "
+                    "loss_terms.output_kl."
+                )
         if (curriculum := self.section(CurriculumOptions)) is not None:
             curriculum.check_terms(list(terms))
 
@@ -120,6 +134,10 @@ class ContrastiveObjectiveConfig(TrainingSAEConfig):
         """Names of the terms that run the model above the hook."""
         terms = build_loss_terms(self.loss_terms)
         return [name for name, weighted in terms.items() if weighted.term.needs_output_space]
+
+    def terms_that_need_sentences(self) -> list[str]:
+        """Names of the terms that read single sentences of both sides."""
+        return [name for name, (term, *_) in build_loss_terms(self.loss_terms).items() if term.needs_sentences]
 
     def _check_sizes(self) -> None:
         for name in ("d_in", "d_sae"):

@@ -9,6 +9,7 @@ from sae_lens_contrastive.selectors.base import selector_class as selector_class
 from sae_lens_contrastive.selectors.firing_rate import FiringRate as FiringRate
 from sae_lens_contrastive.selectors.importance import Importance as Importance
 from sae_lens_contrastive.selectors.mutual_information import MutualInformation as MutualInformation
+from sae_lens_contrastive.selectors.reserved import Reserved as Reserved
 from sae_lens_contrastive.selectors.statistics import CorpusStatistics as CorpusStatistics
 from sae_lens_contrastive.selectors.statistics import Evidence as Evidence
 from sae_lens_contrastive.selectors.statistics import corpus_statistics as corpus_statistics

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from sae_lens_contrastive.errors import UserError
@@ -43,6 +43,8 @@ class Evidence:
     """On text of what is to be forgotten."""
     retain: CorpusStatistics
     """On text of what must stay."""
+    reserved: Bool[Tensor, " d_sae"]
+    """Features that a loss term set aside for the forget domain in training."""
 
 
 @torch.no_grad()

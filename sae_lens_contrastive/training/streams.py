@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,26 @@ from sae_lens_contrastive.data.activations import (
     domain_labels,
     domain_sizes,
 )
+from sae_lens_contrastive.data.sentences import collect_sentences
 from sae_lens_contrastive.data.sequences import collect_sequences
 from sae_lens_contrastive.data.streams import PrefetchedStream, ResumableStream, StreamedActivations
 from sae_lens_contrastive.losses import FORGET, GENERAL, RETAIN
-from sae_lens_contrastive.losses.output_space import OutputSpace
+from sae_lens_contrastive.losses.output_space import OutputSpace, Sides
 from sae_lens_contrastive.models import ModelAboveHook
 
 DOMAIN_NAMES = {GENERAL: "general", FORGET: "forget", RETAIN: "retain"}
+
+
+@dataclass(frozen=True)
+class SentenceSources:
+    """Texts by source, so that sentences of all of them are seen equally often."""
+
+    forget: tuple[HfDataset, ...]
+    """Texts of the domain to be forgotten, in a column `text`."""
+    retain: tuple[HfDataset, ...]
+    """Texts of what must be kept, general text included."""
+    n_sentences: int
+    """Sentences of each source, at most."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,8 @@ class DomainData:
     """Share of the tokens of a batch that comes from the retain corpus; the rest is the general corpus."""
     output_space_sequences: int = 64
     """Sequences of either corpus that output-space terms take turns on."""
+    sentences: SentenceSources | None = None
+    """Where single sentences come from, if output-space terms see some."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +119,26 @@ class CorpusStreams:
             )
             for domain in (FORGET, RETAIN)
         )
-        return OutputSpace(ModelAboveHook(self.model, self.cfg.hook_name), forget, retain)
+        above = ModelAboveHook(self.model, self.cfg.hook_name)
+        return OutputSpace(above, forget, retain, sentences=self._sentences())
+
+    def _sentences(self) -> Sides | None:
+        assert self.domain_data is not None
+        if (sources := self.domain_data.sentences) is None:
+            return None
+        return Sides(
+            *(
+                collect_sentences(
+                    [map(itemgetter("text"), texts) for texts in side],
+                    self.model,
+                    self.cfg.hook_name,
+                    sources.n_sentences,
+                    self.cfg.seed,
+                    DOMAIN_NAMES[domain],
+                )
+                for domain, side in ((FORGET, sources.forget), (RETAIN, sources.retain))
+            )
+        )
 
     def _stream(self, domain: int, batch_size: int) -> ResumableStream[Tensor]:
         store = self._store(domain, batch_size)

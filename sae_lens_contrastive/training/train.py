@@ -22,7 +22,7 @@ from sae_lens_contrastive.runs import claim_folder
 from sae_lens_contrastive.training.run_config import RunConfig
 from sae_lens_contrastive.training.runner import ContrastiveTrainingRunner
 from sae_lens_contrastive.training.side_by_side import train_side_by_side
-from sae_lens_contrastive.training.streams import ActivationCacheOptions, DomainData
+from sae_lens_contrastive.training.streams import ActivationCacheOptions, DomainData, SentenceSources
 from sae_lens_contrastive.training.trainer import HISTORY_FILE, TRACKERS_FILE, ContrastiveSAETrainer
 
 SUMMARY_FILE = "summary.json"
@@ -81,6 +81,7 @@ def stream_key(run: RunConfig) -> str:
             run.corpora.forget_share,
             run.corpora.retain_share,
             run.corpora.output_space_sequences,
+            run.corpora.output_space_sentences,
         ],
         "scaled": run.sae_config().normalize_activations != "none",
         "training": training.model_dump(include=STREAM_OPTIONS),
@@ -179,8 +180,21 @@ def _texts(run: RunConfig) -> _Texts:
         forget_share=corpora.forget_share,
         retain_share=corpora.retain_share,
         output_space_sequences=corpora.output_space_sequences,
+        sentences=_sentence_sources(run),
     )
     return _Texts(general, domain_data)
+
+
+def _sentence_sources(run: RunConfig) -> SentenceSources | None:
+    corpora = run.corpora
+    if corpora.output_space_sentences == 0:
+        return None
+    kept = dict.fromkeys((*corpora.retain, *corpora.general))
+    return SentenceSources(
+        forget=tuple(corpus_dataset([source], run.left_out_entities(), run.seed) for source in corpora.forget),
+        retain=tuple(corpus_dataset([source], (), run.seed) for source in kept),
+        n_sentences=corpora.output_space_sentences,
+    )
 
 
 def _cache(run: RunConfig, folder: Path) -> ActivationCacheOptions | None:

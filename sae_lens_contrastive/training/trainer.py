@@ -24,7 +24,7 @@ from sae_lens_contrastive.losses import FORGET
 from sae_lens_contrastive.losses.curriculum import StagedScheduler
 from sae_lens_contrastive.losses.output_space import OutputSpace
 from sae_lens_contrastive.saes import BatchContext, ContrastiveObjective, ContrastiveObjectiveConfig
-from sae_lens_contrastive.training.parts import CurriculumPart, FeatureState, StepView, build_parts
+from sae_lens_contrastive.training.parts import CurriculumPart, FeatureState, StepView, WhiteningPart, build_parts
 
 HISTORY_FILE = "history.json"
 TRACKERS_FILE = "trackers.json"
@@ -59,6 +59,8 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         place = torch.arange(sae.cfg.d_sae, device=cfg.device)
         n_reserved = max((weighted.term.n_reserved for weighted in sae.loss_terms.values()), default=0)
         self.features = FeatureState(pruned=place < 0, reserved=place < n_reserved)
+        if n_reserved:
+            sae.cfg.metadata.n_reserved_features = n_reserved
         super().__init__(cfg, sae, data_provider, evaluator, save_checkpoint_fn)
         check_domains_given(sae.cfg, domains is not None)
         check_output_space_given(sae.cfg, output_space is not None)
@@ -75,6 +77,9 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         self._schedule_stages()
         if sae.cfg.pruning is not None:
             self._keep_pruned_weights_at_zero()
+        for part in self.parts:
+            if isinstance(part, WhiteningPart):
+                part.watch(sae, n_reserved)
 
     @property
     @override
@@ -88,12 +93,12 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         start = time.perf_counter()
         self._bring_warm_start_to_scale()
         kept, domains = self._part_of(batch)
-        step = self.n_training_steps
+        step, output_space = self.n_training_steps, self._scaled_output_space()
         self.sae.batch_context = BatchContext(
             domains=domains,
             groups=self.features.groups.groups if self.features.groups else (),
             step=step,
-            output_space=self._scaled_output_space(),
+            output_space=output_space,
             keep_gradients=any(part.wants_gradients(step) for part in self.parts),
         )
         output = super().step(kept)
@@ -109,6 +114,7 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
             passes_since_fired=self.n_forward_passes_since_fired,
             dead=self.dead_neurons,
             features=self.features,
+            output_space=output_space,
             seed=self.seed,
         )
         for part in self.parts:

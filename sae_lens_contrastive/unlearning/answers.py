@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
+from sae_lens_contrastive.data.batching import batches_by_length, check_fits_context
 from sae_lens_contrastive.data.questions import Question
-from sae_lens_contrastive.unlearning.batching import batches_by_length, check_fits_context
 from sae_lens_contrastive.unlearning.prompt_set import Edit, PromptSet, answer
 from sae_lens_contrastive.unlearning.prompts import Prompt, PromptSpec, PromptWriter
 from sae_lens_contrastive.unlearning.runners import Runner

@@ -13,9 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from sae_lens_contrastive.errors import ConfigError, UserError
-from sae_lens_contrastive.models import ModelAboveHook, residual_at_hook
-from sae_lens_contrastive.unlearning.batching import (
+from sae_lens_contrastive.data.batching import (
     batches_by_length,
     bos_tokens,
     check_fits_context,
@@ -23,6 +21,8 @@ from sae_lens_contrastive.unlearning.batching import (
     encode_text,
     pad_right,
 )
+from sae_lens_contrastive.errors import ConfigError, UserError
+from sae_lens_contrastive.models import ModelAboveHook, residual_at_hook
 
 Allocate = Callable[..., Tensor]
 """Makes a tensor as `torch.empty` does, from sizes and a dtype."""

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from sae_lens_contrastive.data.batching import batches_by_length, editable_tokens
 from sae_lens_contrastive.interventions import Intervention, TokenTable, check_editable, decoder_rows, feature_acts
-from sae_lens_contrastive.unlearning.batching import batches_by_length, editable_tokens
 from sae_lens_contrastive.unlearning.prompts import Prompt
 from sae_lens_contrastive.unlearning.runners import Edited, Runner, Unedited
 from sae_lens_contrastive.unlearning.tensor_budget import TensorBudget

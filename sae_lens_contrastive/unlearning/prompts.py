@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, PositiveInt, model_validator
 
 from sae_lens_contrastive.config import StrictModel
+from sae_lens_contrastive.data.batching import bos_tokens, encode_text
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.unlearning.batching import bos_tokens, encode_text
 
 _DEFAULT_TEMPLATES = {
     "likelihood": "{stem}",

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_lens_contrastive.data.batching import pad_right
 from sae_lens_contrastive.models import (
     KeyValues,
     ModelAboveHook,
@@ -18,7 +19,6 @@ from sae_lens_contrastive.models import (
     can_pack,
     residual_at_hook,
 )
-from sae_lens_contrastive.unlearning.batching import pad_right
 from sae_lens_contrastive.unlearning.prompts import Prompt, Spot
 
 

@@ -25,6 +25,7 @@ from sae_lens_contrastive.unlearning.measures import SaeEdit, WeightEdit, recall
 from sae_lens_contrastive.unlearning.output import KnownCounts
 from sae_lens_contrastive.unlearning.runners import runner_for
 from sae_lens_contrastive.unlearning.spec import EvalInputs, EvalSpec
+from sae_lens_contrastive.unlearning.subject import reserved_features
 from sae_lens_contrastive.unlearning.tensor_budget import TensorBudget
 
 
@@ -89,6 +90,7 @@ class HookData:
         evidence = Evidence(
             forget=corpus_statistics(sae, self.forget_text.residuals, forget),
             retain=corpus_statistics(sae, self.retain_text.residuals, retain),
+            reserved=reserved_features(sae),
         )
         self._last_evidence = (sae, evidence)
         return evidence

@@ -64,7 +64,8 @@ class EvalSpec(StrictModel):
     SAEBench reads them."""
     selectors: dict[str, dict[str, Any]] = Field(default={"firing_rate": {"retain_threshold": [0.001, 0.01]}})
     """Settings: how features are ranked, {selector: {option: value, or list of values to sweep}}. Selectors:
-    `firing_rate` (SAEBench's), `activation_ratio`, `mutual_information`, `importance`, `attribution`."""
+    `firing_rate` (SAEBench's), `reserved` (those that training set aside), `activation_ratio`, `mutual_information`,
+    `importance`, `attribution`."""
     n_features: list[PositiveInt] = Field(default=[10, 20], min_length=1)
     """Settings: number of features to edit."""
     interventions: dict[str, dict[str, Any]] = Field(default={"clamp": {"multiplier": [25.0, 50.0, 100.0, 200.0]}})

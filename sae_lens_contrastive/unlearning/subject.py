@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from pydantic import model_validator
+from torch import Tensor
 
 from sae_lens_contrastive.config import StrictModel
 from sae_lens_contrastive.errors import UserError
@@ -92,6 +94,13 @@ def check_sae(name: str, subject: SaeUnderTest, device: str) -> SaeFacts:
     hook_names = [_check_one(f"SAE {name!r}, member {path}", member) for path, member in members]
     digests = "".join(_digest(member) for _, member in members)
     return SaeFacts(hook_names[0], sae.cfg.d_in, sae.cfg.d_sae, hashlib.sha256(digests.encode()).hexdigest(), None)
+
+
+def reserved_features(sae: Any) -> Bool[Tensor, " d_sae"]:
+    """Features that a loss term set aside for the forget domain in training; of an ensemble, those of all members."""
+    if isinstance(sae, Ensemble):
+        return torch.cat([reserved_features(member) for member in sae.members])
+    return torch.arange(int(sae.cfg.d_sae)) < (sae.cfg.metadata.n_reserved_features or 0)
 
 
 def _folded(sae: Any) -> Any:

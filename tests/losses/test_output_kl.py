@@ -10,7 +10,7 @@ from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig, TopKTrainin
 
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.interventions import Clamp, edit_residual
-from sae_lens_contrastive.losses import OutputKL, OutputSpace, Sequences
+from sae_lens_contrastive.losses import OutputKL, OutputSpace, Sequences, Sides
 from sae_lens_contrastive.models import ModelAboveHook, residual_at_hook
 
 HOOK = "blocks.19.hook_resid_post"
@@ -136,9 +136,41 @@ def test_the_edit_is_the_clamp_of_the_evaluation(build, scale):
     space = OutputSpace(model, forget, retain, scale)
     every_step(n_features=4, multiplier=5.0, n_sequences=4)(term_context(sae, space))
     clamped = edit_residual(sae, forget.residual * scale, range(4), Clamp(5.0), forget.editable) / scale
-    found = [residual for tokens, residual, _ in model.asked if torch.equal(tokens, forget.tokens)]
-    assert any(torch.allclose(residual, clamped, atol=1e-4) for residual in found)
+    # No token after the last editable one runs.
+    found = [residual for tokens, residual, _ in model.asked if torch.equal(tokens, forget.tokens[:, :5])]
+    assert any(torch.allclose(residual, clamped[:, :5], atol=1e-4) for residual in found)
     assert not torch.allclose(clamped, forget.residual, atol=0.1)
+
+
+def test_sentences_count_beside_sequences_position_by_position():
+    # The sentence has two positions, on which feature 0 fires; the sequence has one, on which it does not.
+    silent = [[[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]]
+    sentence = [[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]]
+    sentences = Sides(sequences(sentence), sequences(RETAIN))
+    space = OutputSpace(ReadOut(), sequences(silent), sequences(RETAIN), sentences=sentences)
+    uniform = [
+        -math.log(3) + math.log(sum(map(math.exp, logits))) - sum(logits) / 3 for logits in ([0, 2, 0], [-1, 0, 0])
+    ]
+    expected = (uniform[0] + 2 * uniform[1]) / 3
+    assert every_step(n_sentences=1)(term_context(identity_sae(), space)).item() == pytest.approx(expected, abs=1e-5)
+    alone = every_step(n_sentences=1, n_sequences=0)(term_context(identity_sae(), space))
+    assert alone.item() == pytest.approx(uniform[1], abs=1e-5)
+    with pytest.raises(ConfigError, match="Set corpora"):
+        every_step(n_sentences=1)(term_context(identity_sae(), replace(space, sentences=None)))
+
+
+def test_retain_text_that_no_edit_reaches_does_not_run_and_counts_as_unchanged():
+    model = ReadOut()
+    fires, silent = [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]], [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    values = []
+    for retain in ([fires], [fires, silent, silent]):
+        model.asked.clear()
+        space = OutputSpace(model, sequences(FORGET), sequences(retain))
+        term = every_step(n_sequences=1, retain_per_forget=len(retain), forget_weight=0.0)
+        values.append(term(term_context(identity_sae(), space)).item())
+        assert sum(len(tokens) for tokens, *_ in model.asked) == 1 + 2
+    assert values[0] > 0.1
+    assert values[1] == pytest.approx(values[0] / 3)
 
 
 def test_firing_features_are_those_of_forget_text_that_retain_text_lacks():
@@ -203,7 +235,7 @@ def test_on_the_tiny_model_forget_text_is_unlearned_and_retain_text_kept(tiny):
 
 def test_it_needs_prepared_sequences():
     assert OutputKL.needs_output_space
-    with pytest.raises(ConfigError, match="has prepared no sequences"):
+    with pytest.raises(ConfigError, match="the run has prepared none"):
         OutputKL()(make_context(torch.zeros(2, 3)))
 
 
@@ -224,7 +256,9 @@ def test_it_refuses_an_sae_whose_edits_are_not_sums_of_decoder_rows():
         ({"features": "all"}, '"reserved" or "firing"'),
         ({"n_features": 0}, "must be 1 or more"),
         ({"every_n_steps": 0}, "must be 1 or more"),
-        ({"n_sequences": 0}, "must be 1 or more"),
+        ({"n_sequences": 0}, "one of them 1 or more"),
+        ({"n_sentences": -1}, "both must be 0 or more"),
+        ({"retain_per_forget": 0}, "must be 1 or more"),
         ({"multiplier": 0.0}, "must be above 0"),
         ({"retain_weight": -1.0}, "must be 0 or more"),
     ],

@@ -24,6 +24,7 @@ def statistics(n_fired, mean=None, mean_square=None, attribution=None, n_tokens=
     )
 
 
-def evidence(forget, retain):
-    """Evidence from the keyword arguments of `statistics` for both corpora."""
-    return Evidence(forget=statistics(**forget), retain=statistics(**retain))
+def evidence(forget, retain, n_reserved=0):
+    """Evidence from the keyword arguments of `statistics` for both corpora; the first features are reserved."""
+    sides = statistics(**forget), statistics(**retain)
+    return Evidence(*sides, reserved=torch.arange(len(sides[0].n_fired)) < n_reserved)

@@ -54,7 +54,10 @@ def test_many_ties_fall_as_numpy_sorts_rates_read_from_a_file(seed, tmp_path):
         read.append(np.loadtxt(tmp_path / f"{i}.txt"))
     kept = np.where(read[1] < 0.01, read[0], 0.0)
     expected = [int(i) for i in np.argsort(kept)[::-1] if kept[i] > 0]
-    assert FiringRate(0.01)(Evidence(forget, retain)).tolist() == expected
+    assert (
+        FiringRate(0.01)(Evidence(forget, retain, torch.zeros(len(forget.n_fired), dtype=torch.bool))).tolist()
+        == expected
+    )
     assert 1000 < len(expected) < 5000
 
 

@@ -11,10 +11,10 @@ from sae_lens_contrastive.selectors import (
     SELECTORS,
     ActivationRatio,
     Attribution,
-    Evidence,
     FiringRate,
     Importance,
     MutualInformation,
+    Reserved,
     Selector,
     register_selector,
     selector_class,
@@ -27,9 +27,12 @@ NAMES = {
     "firing_rate": FiringRate,
     "importance": Importance,
     "mutual_information": MutualInformation,
+    "reserved": Reserved,
 }
 PLAIN = evidence(
-    {"n_fired": [90, 90, 90], "attribution": [-1.0, -1.0, -1.0]}, {"n_fired": [0, 0, 0], "attribution": [0.0, 0.0, 0.0]}
+    {"n_fired": [90, 90, 90], "attribution": [-1.0, -1.0, -1.0]},
+    {"n_fired": [0, 0, 0], "attribution": [0.0, 0.0, 0.0]},
+    n_reserved=3,
 )
 
 
@@ -52,6 +55,13 @@ def test_activation_ratio_orders_features_that_are_silent_on_retain_text():
     assert ActivationRatio(50)(found).tolist() == [1, 0]
     silent = evidence({"n_fired": [0, 0]}, {"n_fired": [5, 0]})
     assert ActivationRatio()(silent).tolist() == []
+
+
+def test_reserved_features_are_those_that_training_set_aside():
+    found = evidence({"n_fired": [5, 0, 9, 50]}, {"n_fired": [0, 0, 300, 0]}, n_reserved=3)
+    assert Reserved()(found).tolist() == [2, 0]
+    assert Reserved(0.3)(found).tolist() == [0]
+    assert Reserved()(replace(found, reserved=torch.zeros(4, dtype=torch.bool))).tolist() == []
 
 
 def test_mutual_information_of_a_perfect_and_of_an_idle_feature():
@@ -110,7 +120,7 @@ def test_attribution_ranks_by_what_forget_text_would_lose_more():
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"activation_ratio"}))
 def test_the_retain_threshold_drops_a_rate_at_it(name):
-    found = Evidence(PLAIN.forget, replace(PLAIN.retain, n_fired=torch.tensor([0, 10, 9])))
+    found = replace(PLAIN, retain=replace(PLAIN.retain, n_fired=torch.tensor([0, 10, 9])))
     assert sorted(NAMES[name](retain_threshold=0.01)(found).tolist()) == [0, 2]
     with pytest.raises(ConfigError, match="retain_threshold is 0"):
         NAMES[name](retain_threshold=0)
@@ -121,20 +131,23 @@ def test_features_silent_on_forget_text_never_survive(name):
     silent = replace(
         PLAIN.forget, n_fired=torch.tensor([90, 0, 90]), mean_square=torch.tensor([1.0, 0.0, 1.0]).double()
     )
-    assert sorted(NAMES[name]()(Evidence(silent, PLAIN.retain)).tolist()) == [0, 2]
+    assert sorted(NAMES[name]()(replace(PLAIN, forget=silent)).tolist()) == [0, 2]
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"firing_rate"}))
 def test_ties_go_by_index(name):
     n = 2000
-    same = evidence({"n_fired": [90] * n, "attribution": [-1.0] * n}, {"n_fired": [0] * n, "attribution": [0.0] * n})
+    same = evidence(
+        {"n_fired": [90] * n, "attribution": [-1.0] * n}, {"n_fired": [0] * n, "attribution": [0.0] * n}, n_reserved=n
+    )
     assert NAMES[name]()(same).tolist() == list(range(n))
 
 
 @pytest.mark.parametrize("name", ["attribution", "importance"])
 def test_gradients_are_asked_for_where_they_are_missing(name):
     assert [other for other, each in sorted(NAMES.items()) if each.needs_gradients] == ["attribution", "importance"]
-    without = Evidence(*(replace(side, attribution=None) for side in (PLAIN.forget, PLAIN.retain)))
+    sides = {name: replace(getattr(PLAIN, name), attribution=None) for name in ("forget", "retain")}
+    without = replace(PLAIN, **sides)
     with pytest.raises(ConfigError, match=f"selector {name} needs attributions, .* gradients of the loss at the hook"):
         NAMES[name]()(without)
 

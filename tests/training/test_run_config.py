@@ -8,6 +8,7 @@ from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses import LOSS_TERMS
 from sae_lens_contrastive.training import RunConfig, resolve_run
 from sae_lens_contrastive.training.run_config import TrainingOptions
+from sae_lens_contrastive.training.train import stream_key
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TARGET = CONFIGS / "targets" / "tiny.yaml"
@@ -53,6 +54,29 @@ def test_coverage_needs_reserved_features(tmp_path, changes):
     for term in ("forget_margin: {coefficient: 1.0}", "output_kl: {coefficient: 1.0, features: reserved}"):
         reserving = _variant(tmp_path, f"sae: {{coverage: {{}}, loss_terms: {{{term}}}}}")
         assert resolve_run(TARGET, reserving, changes).sae_config().needs_domains()[-1] == "coverage"
+
+
+def test_whitening_needs_reserved_features_and_text_at_the_hook(tmp_path, changes):
+    with pytest.raises(ConfigError, match="whitening works on reserved features, but no loss term reserves any"):
+        resolve_run(TARGET, _variant(tmp_path, "sae: {whitening: {}}"), changes)
+    margin = "sae: {whitening: {}, loss_terms: {forget_margin: {coefficient: 1.0}}}"
+    with pytest.raises(ConfigError, match="whitening goes by text at the hook, but no loss term reads any"):
+        resolve_run(TARGET, _variant(tmp_path, margin), changes)
+
+
+@pytest.mark.parametrize(
+    "term", ["sentence_margin: {coefficient: 1.0}", "output_kl: {coefficient: 1.0, n_sentences: 4}"]
+)
+def test_terms_on_sentences_need_sentences(tmp_path, changes, term):
+    variant = _variant(tmp_path, f"sae: {{loss_terms: {{{term}}}}}")
+    with pytest.raises(ConfigError, match=r"reads single sentences, but corpora.output_space_sentences is 0"):
+        resolve_run(TARGET, variant, changes)
+    corpora = changes["corpora"]
+    keys = [
+        stream_key(resolve_run(TARGET, variant, {**changes, "corpora": {**corpora, "output_space_sentences": n}}))
+        for n in (8, 9)
+    ]
+    assert keys[0] != keys[1]
 
 
 def test_only_the_defaults_of_the_chosen_architecture_are_used(tmp_path, changes):

@@ -21,7 +21,15 @@ EVERYTHING = {
             "forget_margin": {"coefficient": 1.0, "n_features": 4, "warm_up_steps": 4},
             "feature_kl": {"coefficient": 0.1},
             "mutual_information": {"coefficient": 0.1, "n_features": 8},
-            "output_kl": {"coefficient": 0.1, "every_n_steps": 5, "n_sequences": 1, "n_features": 4},
+            "sentence_margin": {"coefficient": 0.1, "n_features": 4, "n_sentences": 3, "n_sequences": 1},
+            "output_kl": {
+                "coefficient": 0.1,
+                "every_n_steps": 5,
+                "n_sequences": 1,
+                "n_sentences": 2,
+                "retain_per_forget": 2,
+                "n_features": 4,
+            },
         },
         "grouping": {"method": "hierarchical", "n_clusters": 4, "every_n_steps": 4, "window_tokens": 512},
         "importance": {
@@ -33,6 +41,7 @@ EVERYTHING = {
         "pruning": {"share": 0.2, "threshold": 0.5, "every_n_steps": 6, "start_step": 0},
         "reinitialisation": {"every_n_steps": 8},
         "stability": {"every_n_steps": 4},
+        "whitening": {"lr": 0.1},
         "curriculum": {
             "stages": {
                 "reconstruct": {"start": 0.0, "loss_terms": []},
@@ -43,6 +52,7 @@ EVERYTHING = {
                         "forget_margin",
                         "feature_kl",
                         "mutual_information",
+                        "sentence_margin",
                         "output_kl",
                     ],
                 },
@@ -54,6 +64,7 @@ EVERYTHING = {
 
 
 def settings(corpora, **training):
+    corpora = {**corpora, "output_space_sentences": 8}
     return overrides(corpora, **{"training_tokens": 5120, "n_checkpoints": 4, **training})
 
 
@@ -172,7 +183,8 @@ def test_every_mechanism_was_at_work(tiny_model, corpora, tmp_path):
     assert sum(record["n_newly_pruned"] for record in records["pruning"]) > 0
     assert sum(record["n_reinitialised"] for record in records["reinitialisation"]) > 0
     history = json.loads((folder / "history.json").read_text())
-    assert max(record["output_kl_loss"] for record in history) > 0
+    for name in ("output_kl_loss", "sentence_margin_loss"):
+        assert max(record[name] for record in history) > 0
 
 
 def kill_at(step, monkeypatch):

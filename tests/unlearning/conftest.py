@@ -11,9 +11,9 @@ import torch
 from made_records import native_record
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
+from sae_lens_contrastive.data.batching import encode_text
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.models import TINY_GEMMA_2, residual_at_hook
-from sae_lens_contrastive.unlearning.batching import encode_text
 from sae_lens_contrastive.unlearning.spec import EvalSpec
 from sae_lens_contrastive.unlearning.subject import SaeUnderTest
 

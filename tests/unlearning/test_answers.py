@@ -4,11 +4,11 @@ import pytest
 import torch
 from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
 
+from sae_lens_contrastive.data.batching import encode_text
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.interventions import Clamp, Zero, edit_residual
 from sae_lens_contrastive.unlearning.answers import QuestionEvaluator, option_scores
-from sae_lens_contrastive.unlearning.batching import encode_text
 from sae_lens_contrastive.unlearning.prompt_set import Edit
 from sae_lens_contrastive.unlearning.prompts import PromptSpec
 from sae_lens_contrastive.unlearning.runners import PackedRunner, PlainRunner, runner_for

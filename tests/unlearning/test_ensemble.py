@@ -8,12 +8,12 @@ from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
 
 from sae_lens_contrastive.cli import main
+from sae_lens_contrastive.data.batching import encode_text
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.interventions import Clamp, edit_residual
 from sae_lens_contrastive.models import residual_at_hook
 from sae_lens_contrastive.unlearning import SaeUnderTest, evaluate_saes
 from sae_lens_contrastive.unlearning import evaluate as evaluate_module
-from sae_lens_contrastive.unlearning.batching import encode_text
 from sae_lens_contrastive.unlearning.ensemble import Ensemble
 
 HOOK = "blocks.19.hook_resid_post"

@@ -5,8 +5,8 @@ import pytest
 import torch
 from evaluating import evaluate
 
+from sae_lens_contrastive.data.batching import encode_text
 from sae_lens_contrastive.interventions import Clamp, edit_residual
-from sae_lens_contrastive.unlearning.batching import encode_text
 
 HOOK = "blocks.19.hook_resid_post"
 FORGET_STEM, RETAIN_STEM = "Q", "Z"

@@ -7,6 +7,7 @@ from sae_lens_contrastive.feature_stats.stability import StabilityOptions
 from sae_lens_contrastive.features.coverage import CoverageOptions
 from sae_lens_contrastive.features.grouping import GroupingOptions
 from sae_lens_contrastive.features.surgery import PruningOptions, ReinitialisationOptions
+from sae_lens_contrastive.features.whitening import WhiteningOptions
 from sae_lens_contrastive.losses.curriculum import CurriculumOptions
 from sae_lens_contrastive.saes import ContrastiveObjectiveConfig
 from sae_lens_contrastive.training.parts.base import FeatureState as FeatureState
@@ -19,6 +20,7 @@ from sae_lens_contrastive.training.parts.importance import ImportancePart as Imp
 from sae_lens_contrastive.training.parts.pruning import PruningPart as PruningPart
 from sae_lens_contrastive.training.parts.reinitialisation import ReinitialisationPart as ReinitialisationPart
 from sae_lens_contrastive.training.parts.stability import StabilityPart as StabilityPart
+from sae_lens_contrastive.training.parts.whitening import WhiteningPart as WhiteningPart
 
 
 def build_parts(cfg: ContrastiveObjectiveConfig, n_steps: int) -> list[TrainingPart]:
@@ -39,6 +41,8 @@ def build_parts(cfg: ContrastiveObjectiveConfig, n_steps: int) -> list[TrainingP
         parts.append(PruningPart(pruning))
     if (reinitialisation := cfg.section(ReinitialisationOptions)) is not None:
         parts.append(ReinitialisationPart(reinitialisation, n_steps))
+    if (whitening := cfg.section(WhiteningOptions)) is not None:
+        parts.append(WhiteningPart(whitening, n_steps))
     if (coverage := cfg.section(CoverageOptions)) is not None:
         parts.append(CoveragePart(coverage, n_steps))
     if (stability := cfg.section(StabilityOptions)) is not None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sae_lens_contrastive.features.grouping import FeatureGroups
+from sae_lens_contrastive.losses.output_space import OutputSpace
 from sae_lens_contrastive.saes import ContrastiveObjective
 
 
@@ -72,6 +73,8 @@ class StepView:
     """What the parts know, shared between them."""
     seed: int
     """Seed of the run, for parts that draw: with the step it makes a generator, so no state is kept."""
+    output_space: OutputSpace | None = None
+    """The model above the hook with sequences of forget and retain text, if the run has prepared it."""
 
 
 class TrainingPart(ABC):

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sae_lens_contrastive.data.batching import editable_tokens, pad_right
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.interventions import Intervention, check_editable, edit_residual
 from sae_lens_contrastive.models.residual import n_blocks_below, only_positions
-from sae_lens_contrastive.unlearning.batching import editable_tokens, pad_right
 from sae_lens_contrastive.unlearning.corpus import mask_right
 from sae_lens_contrastive.unlearning.prompts import Prompt
 

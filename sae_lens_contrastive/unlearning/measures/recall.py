@@ -13,8 +13,8 @@ from pydantic import PositiveInt, field_validator
 from tqdm import tqdm
 
 from sae_lens_contrastive.config import StrictModel
+from sae_lens_contrastive.data.batching import batches_by_length, check_fits_context
 from sae_lens_contrastive.data.questions import Question
-from sae_lens_contrastive.unlearning.batching import batches_by_length, check_fits_context
 from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel, SaeEdit, WeightEdit
 from sae_lens_contrastive.unlearning.prompts import PromptSpec, PromptWriter
 

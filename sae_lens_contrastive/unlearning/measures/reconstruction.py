@@ -13,8 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sae_lens_contrastive.config import StrictModel
+from sae_lens_contrastive.data.batching import batches_by_length, pad_right
 from sae_lens_contrastive.models import residual_at_hook
-from sae_lens_contrastive.unlearning.batching import batches_by_length, pad_right
 from sae_lens_contrastive.unlearning.corpus import Contexts, mask_right, positions_before
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sae_lens_contrastive.config import StrictModel
+from sae_lens_contrastive.data.batching import batches_by_length
 from sae_lens_contrastive.data.questions import Question
-from sae_lens_contrastive.unlearning.batching import batches_by_length
 from sae_lens_contrastive.unlearning.corpus import Contexts
 from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel, SaeEdit, WeightEdit
 from sae_lens_contrastive.unlearning.prompts import Prompt, PromptSpec, PromptWriter, Spot

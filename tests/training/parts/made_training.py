@@ -12,10 +12,11 @@ from sae_lens_contrastive.training.parts.base import FeatureState, StepView
 class Loop:
     """Adam, clipped gradients as the host's, gradients for the parts that want them, masks, counts since firing."""
 
-    def __init__(self, sae, parts, domains=None, lr=1e-2, dead_window=20, seed=0):
+    def __init__(self, sae, parts, domains=None, lr=1e-2, dead_window=20, seed=0, output_space=None):
         self.sae, self.parts, self.domains = sae, parts, domains
-        self.dead_window, self.seed = dead_window, seed
+        self.dead_window, self.seed, self.output_space = dead_window, seed, output_space
         self.optimizer = torch.optim.Adam(sae.parameters(), lr=lr)
+        self.scheduler = torch.optim.lr_scheduler.ConstantLR(self.optimizer, 1.0)
         self.features = FeatureState(*(torch.zeros(sae.cfg.d_sae, dtype=torch.bool) for _ in range(2)))
         self.passes_since_fired = torch.zeros(sae.cfg.d_sae)
         self.n_steps = 0
@@ -36,7 +37,7 @@ class Loop:
         dead = (self.passes_since_fired > self.dead_window) & ~self.features.pruned
         view = StepView(
             self.n_steps, self.sae, self.optimizer, output, self.domains,
-            self.passes_since_fired, dead, self.features, self.seed,
+            self.passes_since_fired, dead, self.features, self.seed, self.output_space,
         )  # fmt: skip
         for part in self.parts:
             part.after_step(view)

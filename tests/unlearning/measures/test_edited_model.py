@@ -6,9 +6,9 @@ import torch
 from made_edits import FEATURES, HOOK, plain_logits, random_edit, random_sae
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
+from sae_lens_contrastive.data.batching import encode_text
 from sae_lens_contrastive.errors import ConfigError, UserError
 from sae_lens_contrastive.interventions import Intervention, Zero
-from sae_lens_contrastive.unlearning.batching import encode_text
 from sae_lens_contrastive.unlearning.measures import SaeEdit
 from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel
 from sae_lens_contrastive.unlearning.prompts import Prompt, Spot

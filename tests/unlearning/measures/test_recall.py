@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 from made_edits import HOOK, plain_logits, random_edit
 
+from sae_lens_contrastive.data.batching import encode_text
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.errors import ConfigError
-from sae_lens_contrastive.unlearning.batching import encode_text
 from sae_lens_contrastive.unlearning.measures import RecallOptions, RecallResult, recall, recall_result, recalled
 from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel
 from sae_lens_contrastive.unlearning.prompts import PromptSpec

@@ -4,8 +4,8 @@ import pytest
 import torch
 from made_edits import HOOK, plain_logits, random_edit
 
+from sae_lens_contrastive.data.batching import encode_text
 from sae_lens_contrastive.interventions import Clamp
-from sae_lens_contrastive.unlearning.batching import encode_text
 from sae_lens_contrastive.unlearning.corpus import document_contexts
 from sae_lens_contrastive.unlearning.measures import RelearningOptions, SaeEdit, WeightEdit, relearning
 from sae_lens_contrastive.unlearning.measures.relearning import _take_step, trainable_weights

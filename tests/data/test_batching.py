@@ -1,7 +1,7 @@
 import torch
 
+from sae_lens_contrastive.data.batching import batches_by_length, pad_right
 from sae_lens_contrastive.models import residual_at_hook
-from sae_lens_contrastive.unlearning.batching import batches_by_length, pad_right
 
 HOOK = "blocks.19.hook_resid_post"
 

@@ -1,0 +1,73 @@
+"""Sentences of a corpus, each on its own, with their residual stream: what a question looks like to the model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sae_lens_contrastive.data.batching import batches_by_length, bos_tokens, encode_text, pad_right
+from sae_lens_contrastive.data.sequences import editable_positions
+from sae_lens_contrastive.errors import UserError
+from sae_lens_contrastive.losses.output_space import Sequences
+from sae_lens_contrastive.models import residual_at_hook
+
+MAX_TOKENS = 32
+"""Tokens of a sentence that are kept, after the first of the sequence."""
+_MIN_CHARACTERS = 15
+_BATCH_TOKENS = 2048
+_END = re.compile(r"(?<=[.!?])\s+|\n+")
+
+
+def sentences(texts: Iterable[str]) -> Iterator[str]:
+    """Pieces of texts between the ends of sentences and lines, without those of less than 15 characters."""
+    for text in texts:
+        for piece in _END.split(text):
+            if len(piece.strip()) >= _MIN_CHARACTERS:
+                yield piece.strip()
+
+
+def collect_sentences(
+    sources: Sequence[Iterable[str]], model: Any, hook_name: str, n_sentences: int, seed: int, label: str = "given"
+) -> Sequences:
+    """At most `n_sentences` sentences of each source with the model's residual stream at the hook.
+
+    Every sentence is a sequence of its own, cut after 32 tokens. Sources take turns, each in an order of its own drawn
+    by the seed, so that any stretch holds about as many of every source; one that has fewer than the others begins
+    again. Raises `UserError` if a source, of the corpus called by its `label`, has no sentence.
+    """
+    chosen = []
+    for number, texts in enumerate(sources):
+        found = list(islice(sentences(texts), n_sentences))
+        if not found:
+            raise UserError(f"A source of the {label} corpus has no sentence of {_MIN_CHARACTERS} characters or more.")
+        Random(f"{seed}/{number}").shuffle(found)
+        chosen.append(found)
+    longest = max(map(len, chosen))
+    turns = [texts[i % len(texts)] for i in range(longest) for texts in chosen]
+    start = bos_tokens(model.tokenizer)
+    rows = [[*start, *encode_text(model.tokenizer, text)][: len(start) + MAX_TOKENS] for text in turns]
+    return _with_residual(rows, model, hook_name, label)
+
+
+def _with_residual(rows: list[list[int]], model: Any, hook_name: str, label: str) -> Sequences:
+    tokens = pad_right(rows, model)
+    lengths = [len(row) for row in rows]
+    residual: Tensor | None = None
+    for batch in tqdm(batches_by_length(lengths, _BATCH_TOKENS), desc=f"sentences of {label} corpus", unit="batch"):
+        n = lengths[batch[0]]
+        part = residual_at_hook(model, hook_name, tokens[batch, :n])
+        if residual is None:
+            residual = part.new_zeros(*tokens.shape, part.shape[-1])
+        residual[batch, :n] = part
+    assert residual is not None
+    editable = editable_positions(tokens, model.tokenizer)
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    editable &= position < torch.tensor(lengths, device=tokens.device)[:, None]
+    return Sequences(tokens, residual, editable)

@@ -1,0 +1,113 @@
+"""Encoder columns learned in coordinates in which the residual stream is white."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from sae_lens_contrastive.errors import ConfigError
+
+_INITIAL_WEIGHT = 0.02
+_INITIAL_BIAS = -0.5
+
+
+@dataclass(frozen=True)
+class WhiteningOptions:
+    """How the encoder of reserved features learns: the `whitening` section of a variant."""
+
+    lr: float = 5e-3
+    """Learning rate of AdamW in white coordinates at the first step, on top of the schedule of the run; falls linearly
+    to 0 at the last."""
+    weight_decay: float = 0.1
+    """Weight decay of AdamW."""
+    shrinkage: float = 0.1
+    """Weight, in (0, 1], of the identity in the correlation matrix; 1 only scales each dimension."""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ConfigError(f"whitening.lr is {self.lr}; it must be above 0.")
+        if self.weight_decay < 0:
+            raise ConfigError(f"whitening.weight_decay is {self.weight_decay}; it must be 0 or more.")
+        if not 0 < self.shrinkage <= 1:
+            raise ConfigError(f"whitening.shrinkage is {self.shrinkage}; it must be above 0 and at most 1.")
+
+
+class Whitening(NamedTuple):
+    """White coordinates: u = (x - mean) @ map."""
+
+    map: Float[Tensor, "d_in d_in"]
+    """Z, from centred inputs to white coordinates."""
+    mean: Float[Tensor, " d_in"]
+    """Mean of the inputs."""
+
+
+def whitening_of(inputs: Float[Tensor, "n d_in"], shrinkage: float) -> Whitening:
+    """ZCA whitening of standardised inputs: Z = diag(1/s) ((1 - a) C + a I)^(-1/2), a the shrinkage.
+
+    s is the standard deviation of each dimension, C the correlation matrix. Source: Kessy et al. 2018, "Optimal
+    whitening and decorrelation" (ZCA-cor), with a shrinkage of C towards the identity.
+    """
+    x = inputs.double()
+    mean = x.mean(dim=0)
+    deviation = x.std(dim=0, correction=0).clamp(min=1e-6)
+    standardised = (x - mean) / deviation
+    correlation = standardised.T @ standardised / len(x)
+    identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    values, vectors = torch.linalg.eigh((1 - shrinkage) * correlation + shrinkage * identity)
+    white = (vectors * values.rsqrt()) @ vectors.T / deviation[:, None]
+    return Whitening(white.to(inputs.dtype), mean.to(inputs.dtype))
+
+
+class WhiteEncoder:
+    """Encoder columns W = Z V and biases b = c - mean W, of which V and c are learned by AdamW."""
+
+    def __init__(self, whitening: Whitening, n_features: int, options: WhiteningOptions, generator: Generator) -> None:
+        mean = whitening.mean
+        self.whitening = whitening
+        start = torch.randn(len(mean), n_features, generator=generator).to(mean)
+        self.weight = (_INITIAL_WEIGHT * start).requires_grad_()
+        self.bias = torch.full((n_features,), _INITIAL_BIAS).to(mean).requires_grad_()
+        self.lr = options.lr
+        self.optimizer = torch.optim.AdamW([self.weight, self.bias], lr=options.lr, weight_decay=options.weight_decay)
+
+    @torch.no_grad()
+    def columns(self) -> tuple[Float[Tensor, "d_in n"], Float[Tensor, " n"]]:
+        """W and b, on inputs that are not centred."""
+        columns = self.whitening.map @ self.weight
+        return columns, self.bias - self.whitening.mean @ columns
+
+    @torch.no_grad()
+    def step(self, columns: Float[Tensor, "d_in n"], biases: Float[Tensor, " n"], lr_factor: float) -> None:
+        """One step of AdamW from the gradients with respect to W and b, at `lr_factor` times the learning rate.
+
+        By the chain rule dV = Z^T (dW - mean db^T) and dc = db.
+        """
+        centred = columns - torch.outer(self.whitening.mean, biases)
+        self.weight.grad = self.whitening.map.T @ centred
+        self.bias.grad = biases.clone()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * lr_factor
+        self.optimizer.step()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """V, c and AdamW's state; the whitening itself is made anew."""
+        state = {"weight": self.weight.detach(), "bias": self.bias.detach()}
+        for i, moments in self.optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{i}.{name}": tensor for name, tensor in moments.items()}
+        return state
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take the tensors of `state_dict` over."""
+        self.weight.copy_(state["weight"])
+        self.bias.copy_(state["bias"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in state.items():
+            if name.startswith("optimizer."):
+                _, i, key = name.split(".")
+                moments.setdefault(int(i), {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})

@@ -1,0 +1,142 @@
+"""Sentence-margin term: reserved features fire somewhere in every forget sentence and nowhere in a retain sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from sae_lens_contrastive.errors import ConfigError
+from sae_lens_contrastive.losses.base import LossContext, LossTerm, register_loss_term
+from sae_lens_contrastive.losses.output_space import OutputSpace, Sequences
+from sae_lens_contrastive.losses.soft_firing import firing_level
+
+_WINDOW = 32
+
+
+@register_loss_term("sentence_margin")
+@dataclass(frozen=True)
+class SentenceMargin(LossTerm):
+    """Make the first `n_features` features G tell forget from retain sentences, token by token where they can.
+
+    With e_t = max over i in G of hidden_pre_i(t) - theta, how far a token is above the level at which features fire,
+    L = forget_weight * ((1 - token_share) * mean over forget sentences of softplus(margin - max over t of e_t)
+                         + token_share * mean over tokens of forget sentences of softplus(margin - e_t))
+      + retain_weight * mean over retain sentences of softplus(margin + max over t of e_t).
+    A forget sentence counts up to a token drawn at random, so that its first telling words must do. Retain text is half
+    sentences and half windows of 32 tokens of `n_sequences` retain sequences. theta is the mean level over the tokens
+    of the batch, a constant; of a JumpReLU SAE each feature's threshold. In units of pre-activations. Source: Andrews
+    et al. 2003, "Support vector machines for multiple-instance learning", with the logistic loss in place of the hinge.
+    """
+
+    n_features: int = 32
+    """|G|: features 0 to n_features - 1 are reserved."""
+    margin: float = 0.0
+    """Excess over the firing level that is asked for on forget text, and shortfall on retain text."""
+    token_share: float = 0.5
+    """Weight of single tokens on forget text, in [0, 1]; the rest is the strongest token of a sentence."""
+    forget_weight: float = 1.0
+    """Weight of forget text."""
+    retain_weight: float = 2.0
+    """Weight of retain text."""
+    n_sentences: int = 128
+    """Forget sentences a step."""
+    retain_per_forget: int = 4
+    """Retain sentences for each forget sentence."""
+    n_sequences: int = 8
+    """Retain sequences a step, cut into windows; 0 for none."""
+    min_tokens: int = 5
+    """Tokens of a forget sentence that count at least."""
+
+    needs_domains = True
+    needs_output_space = True
+
+    def __post_init__(self) -> None:
+        for name in ("n_features", "n_sentences", "retain_per_forget", "min_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"sentence_margin.{name} is {getattr(self, name)}; it must be 1 or more.")
+        if self.n_sequences < 0:
+            raise ConfigError(f"sentence_margin.n_sequences is {self.n_sequences}; it must be 0 or more.")
+        if not 0 <= self.token_share <= 1:
+            raise ConfigError(f"sentence_margin.token_share is {self.token_share}; it must be in [0, 1].")
+        if min(self.margin, self.forget_weight, self.retain_weight) < 0:
+            raise ConfigError("sentence_margin.margin, forget_weight and retain_weight must be 0 or more.")
+
+    @property
+    def needs_sentences(self) -> bool:
+        """It reads nothing else of forget text."""
+        return True
+
+    @property
+    def n_reserved(self) -> int:
+        """The features of G."""
+        return self.n_features
+
+    def __call__(self, ctx: LossContext) -> Float[Tensor, ""]:
+        """Logistic losses of sentences and tokens, on this step's sentences."""
+        if self.n_features > ctx.hidden_pre.shape[1]:
+            raise ConfigError(
+                f"sentence_margin.n_features is {self.n_features}, but the SAE has {ctx.hidden_pre.shape[1]} features."
+            )
+        space = ctx.needed_output_space("sentence_margin")
+        (sides,) = space.turns(ctx.step, 0, self.n_sentences, self.retain_per_forget)
+        theta = self._firing_level(ctx)
+        counts = _cut(sides.forget.editable, self.min_tokens, ctx.step)
+        forget = self._excess(ctx.sae, space, sides.forget, theta)
+        strongest = _strongest(forget, counts)
+        forget_loss = (1 - self.token_share) * softplus(self.margin - strongest).mean()
+        forget_loss = forget_loss + self.token_share * softplus(self.margin - forget[counts]).mean()
+        texts = [sides.retain]
+        if self.n_sequences:
+            texts.append(_windows(space.retain.turn(ctx.step, self.n_sequences)))
+        strongest = [_strongest(self._excess(ctx.sae, space, text, theta), text.editable) for text in texts]
+        retain_loss = torch.stack([softplus(self.margin + each).mean() for each in strongest]).mean()
+        return self.forget_weight * forget_loss + self.retain_weight * retain_loss
+
+    def _firing_level(self, ctx: LossContext) -> Float[Tensor, " n"] | Float[Tensor, ""]:
+        threshold = getattr(ctx.sae, "threshold", None)
+        if threshold is not None:
+            return threshold[: self.n_features]
+        return firing_level(ctx.sample.feature_acts.detach(), ctx.sample.hidden_pre.detach()).mean()
+
+    def _excess(
+        self, sae: Any, space: OutputSpace, text: Sequences, theta: Float[Tensor, " n"] | Float[Tensor, ""]
+    ) -> Float[Tensor, "batch pos"]:
+        """How far the strongest reserved feature of every token is above the firing level."""
+        sae_in = sae.process_sae_in(text.residual.to(sae.W_enc) * space.activation_scale)
+        hidden_pre = sae_in @ sae.W_enc[:, : self.n_features] + sae.b_enc[: self.n_features]
+        if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+            hidden_pre = hidden_pre * sae.W_dec[: self.n_features].norm(dim=-1)
+        return (hidden_pre - theta).amax(dim=-1).float()
+
+
+def _cut(editable: Bool[Tensor, "n pos"], min_tokens: int, step: int) -> Bool[Tensor, "n pos"]:
+    """The first tokens of each sentence, at least `min_tokens` if it has them; how many is drawn by the step."""
+    place = editable.cumsum(dim=1)
+    length = place[:, -1]
+    shortest = length.clamp(max=min_tokens)
+    drawn = torch.rand(len(length), generator=torch.Generator().manual_seed(step)).to(length.device)
+    kept = shortest + (drawn * (length - shortest + 1)).long()
+    return editable & (place <= kept[:, None])
+
+
+def _strongest(excess: Float[Tensor, "n pos"], counts: Bool[Tensor, "n pos"]) -> Float[Tensor, " m"]:
+    """Highest excess among the tokens that count, of each row that has any."""
+    rows = counts.any(dim=1)
+    return excess.masked_fill(~counts, -torch.inf)[rows].amax(dim=1)
+
+
+def _windows(text: Sequences) -> Sequences:
+    n_windows = text.tokens.shape[1] // _WINDOW
+    if n_windows == 0:
+        return text
+    kept = n_windows * _WINDOW
+    return Sequences(
+        text.tokens[:, :kept].reshape(-1, _WINDOW),
+        text.residual[:, :kept].reshape(-1, _WINDOW, text.residual.shape[-1]),
+        text.editable[:, :kept].reshape(-1, _WINDOW),
+    )

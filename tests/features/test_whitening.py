@@ -1,0 +1,93 @@
+"""White coordinates, and an encoder that learns in them."""
+
+import pytest
+import torch
+
+from sae_lens_contrastive.errors import ConfigError
+from sae_lens_contrastive.features.whitening import WhiteEncoder, Whitening, WhiteningOptions, whitening_of
+
+
+def mixed(n=20_000):
+    """Correlated inputs whose dimensions differ in size by a thousand."""
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.tensor([[1.0, 0.8, 0.0], [0.0, 0.6, 0.0], [0.0, 0.0, 1.0]])
+    return torch.randn(n, 3, generator=generator) @ mix * torch.tensor([1.0, 10.0, 1000.0]) + 5
+
+
+def test_white_inputs_are_centred_uncorrelated_and_of_one_size():
+    x = mixed()
+    white = (x - (found := whitening_of(x, 1e-3)).mean) @ found.map
+    assert white.mean(dim=0).abs().max() < 1e-3
+    assert torch.allclose(white.T @ white / len(x), torch.eye(3), atol=0.02)
+
+
+def test_full_shrinkage_scales_each_dimension_alone():
+    x = mixed()
+    found = whitening_of(x, 1.0)
+    assert torch.allclose(found.map, torch.diag(1 / x.std(dim=0, correction=0)), rtol=1e-4)
+
+
+def test_a_dimension_that_never_changes_is_no_problem():
+    x = mixed()
+    x[:, 2] = 7.0
+    assert bool(torch.isfinite(whitening_of(x, 0.1).map).all())
+
+
+def encoder(whitening, **options):
+    return WhiteEncoder(whitening, 2, WhiteningOptions(**options), torch.Generator().manual_seed(0))
+
+
+def test_columns_on_inputs_are_the_weights_on_white_inputs():
+    x = mixed(100)
+    whitening = whitening_of(x, 0.1)
+    white = encoder(whitening)
+    columns, biases = white.columns()
+    expected = (x - whitening.mean) @ whitening.map @ white.weight + white.bias
+    assert torch.allclose(x @ columns + biases, expected, atol=1e-4)
+
+
+def test_gradients_reach_the_white_weights_by_the_chain_rule():
+    x = mixed(100)
+    whitening = whitening_of(x, 0.1)
+    white = encoder(whitening)
+    columns, biases = (tensor.requires_grad_() for tensor in white.columns())
+    (x @ columns + biases).square().mean().backward()
+    direct = ((x - whitening.mean) @ whitening.map @ white.weight + white.bias).square().mean()
+    expected = torch.autograd.grad(direct, [white.weight, white.bias])
+    assert columns.grad is not None
+    assert biases.grad is not None
+    white.step(columns.grad, biases.grad, 0.0)
+    assert white.weight.grad is not None
+    assert white.bias.grad is not None
+    assert torch.allclose(white.weight.grad, expected[0], rtol=1e-3, atol=1e-5)
+    assert torch.allclose(white.bias.grad, expected[1], rtol=1e-3, atol=1e-5)
+
+
+def test_a_first_step_is_as_long_as_the_scheduled_learning_rate():
+    white = encoder(Whitening(torch.eye(3), torch.zeros(3)), lr=0.01, weight_decay=0.0)
+    before = white.weight.detach().clone()
+    white.step(torch.full((3, 2), 4.0), torch.ones(2), 0.5)
+    assert torch.allclose(before - white.weight, torch.full((3, 2), 0.005), atol=1e-6)
+
+
+def test_a_saved_encoder_goes_on_as_if_it_had_not_stopped():
+    whitening = whitening_of(mixed(), 0.1)
+    one, two = encoder(whitening), encoder(whitening)
+    gradients = [(torch.randn(3, 2), torch.randn(2)) for _ in range(4)]
+    for columns, biases in gradients[:2]:
+        one.step(columns, biases, 1.0)
+    two.load_state_dict({name: tensor.clone() for name, tensor in one.state_dict().items()})
+    for columns, biases in gradients[2:]:
+        one.step(columns, biases, 1.0)
+        two.step(columns, biases, 1.0)
+    assert torch.equal(one.weight, two.weight)
+    assert torch.equal(one.bias, two.bias)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"lr": 0.0}, "must be above 0"), ({"weight_decay": -1.0}, "0 or more"), ({"shrinkage": 0.0}, "at most 1")],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        WhiteningOptions(**options)

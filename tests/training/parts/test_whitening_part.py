@@ -1,0 +1,121 @@
+"""Reserved features whose encoder learns in white coordinates, beside the host's optimiser."""
+
+import torch
+from made_training import Loop, clone
+from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig
+
+from sae_lens_contrastive.features.whitening import WhiteningOptions
+from sae_lens_contrastive.losses import OutputSpace, Sequences, Sides
+from sae_lens_contrastive.training.parts.whitening import WhiteningPart
+
+D_IN, D_SAE, N_RESERVED, N_STEPS = 6, 8, 2, 40
+
+
+def text(seed):
+    """Dimension 0 is a hundred times as large as the others; padding at the end, of which nothing may be read."""
+    residual = torch.randn(20, 9, D_IN, generator=torch.Generator().manual_seed(seed))
+    residual[..., 0] *= 100
+    residual[:, 6:] = 1e6
+    editable = torch.ones(20, 9, dtype=torch.bool)
+    editable[:, 0], editable[:, 6:] = False, False
+    return Sequences(torch.zeros(20, 9, dtype=torch.long), residual, editable)
+
+
+SPACE = OutputSpace(lambda *_: None, text(0), text(1), 0.5, Sides(text(2), text(3)))
+
+
+def loop(seed=0, **options):
+    torch.manual_seed(0)
+    sae = StandardTrainingSAE(StandardTrainingSAEConfig(d_in=D_IN, d_sae=D_SAE, apply_b_dec_to_input=True))
+    part = WhiteningPart(WhiteningOptions(**options), N_STEPS)
+    made = Loop(sae, [part], output_space=SPACE, seed=seed)
+    made.features.reserved[:N_RESERVED] = True
+    part.watch(sae, N_RESERVED)
+    return made
+
+
+def batch(seed):
+    x = torch.randn(32, D_IN, generator=torch.Generator().manual_seed(100 + seed))
+    x[:, 0] *= 50
+    return x
+
+
+def test_reserved_features_begin_anew_and_are_of_one_size_on_white_text():
+    made = loop()
+    before = made.sae.W_enc.detach().clone()
+    made.step(batch(0))
+    tokens = 0.5 * torch.cat([side.residual[side.editable] for side in (SPACE.retain, SPACE.sentences.retain)])
+    hidden_pre = (tokens - made.sae.b_dec) @ made.sae.W_enc + made.sae.b_enc
+    reserved = hidden_pre[:, :N_RESERVED].detach()
+    # 0.02 in each of six white directions.
+    assert torch.allclose(reserved.mean(dim=0), torch.full((2,), -0.5), atol=0.01)
+    assert (reserved.std(dim=0) < 0.1).all()
+    assert made.sae.W_enc[0, :N_RESERVED].abs().max() < 0.002
+    # The others took a step of the host's optimiser, no more.
+    assert (made.sae.W_enc - before)[:, N_RESERVED:].abs().max() <= 0.0101
+
+
+def test_the_hosts_optimiser_leaves_the_reserved_encoder_alone():
+    made = loop(lr=1e-9, weight_decay=0.0)
+    made.step(batch(0))
+    first = made.sae.W_enc.detach().clone()
+    for seed in range(1, 4):
+        made.step(batch(seed))
+    assert torch.allclose(made.sae.W_enc[:, :N_RESERVED], first[:, :N_RESERVED], atol=1e-6)
+    assert (made.sae.W_enc - first)[:, N_RESERVED:].abs().max() > 0.01
+
+
+def test_the_decoder_bias_moves_no_boundary():
+    made = loop(lr=1e-9, weight_decay=0.0)
+    made.step(batch(0))
+
+    def reserved():
+        x = batch(9)
+        return ((x - made.sae.b_dec) @ made.sae.W_enc + made.sae.b_enc)[:, :N_RESERVED].detach()
+
+    before, b_dec = reserved(), made.sae.b_dec.detach().clone()
+    for seed in range(1, 6):
+        made.step(batch(seed))
+    assert (made.sae.b_dec - b_dec).abs().max() > 0.01
+    assert torch.allclose(reserved(), before, atol=1e-4)
+
+
+def test_it_learns_where_the_loss_points():
+    made = loop(lr=0.05, weight_decay=0.0)
+    made.step(batch(0))
+    with torch.no_grad():
+        made.sae.W_dec[:N_RESERVED] = 0.0
+        made.sae.W_dec[0, 1] = 1.0
+        made.parts[0].encoder.bias.fill_(1.0)
+    # Reserved feature 0 writes dimension 1 alone: it learns to read it.
+    for seed in range(1, N_STEPS):
+        made.step(batch(seed))
+    weights = made.parts[0].encoder.whitening.map.inverse() @ made.sae.W_enc[:, 0]
+    assert weights.argmax() == 1
+
+
+def test_the_learning_rate_falls_to_zero():
+    made = loop(lr=0.05)
+    for seed in range(N_STEPS):
+        made.step(batch(seed))
+    assert made.parts[0].encoder.optimizer.param_groups[0]["lr"] == 0.05 * (1 - (N_STEPS - 1) / N_STEPS)
+
+
+def test_resumed_it_goes_on_bit_for_bit():
+    whole, cut = loop(), loop()
+    for seed in range(6):
+        whole.step(batch(seed))
+    for seed in range(3):
+        cut.step(batch(seed))
+    resumed = loop()
+    resumed.load({**cut.state(), "sae": clone(cut.sae.state_dict())})
+    for seed in range(3, 6):
+        resumed.step(batch(seed))
+    for name, tensor in whole.sae.state_dict().items():
+        assert torch.equal(tensor, resumed.sae.state_dict()[name]), name
+
+
+def test_the_start_depends_on_the_seed():
+    one, two = loop(seed=0), loop(seed=1)
+    one.step(batch(0)), two.step(batch(0))
+    assert not torch.equal(one.sae.W_enc[:, :N_RESERVED], two.sae.W_enc[:, :N_RESERVED])
