@@ -36,15 +36,16 @@ def sentences(texts: Iterable[str]) -> Iterator[str]:
 def collect_sentences(
     sources: Sequence[Iterable[str]], model: Any, hook_name: str, n_sentences: int, seed: int, label: str = "given"
 ) -> Sequences:
-    """At most `n_sentences` sentences of each source with the model's residual stream at the hook.
+    """At most `n_sentences` sentences of all sources with the model's residual stream at the hook.
 
     Every sentence is a sequence of its own, cut after 32 tokens. Sources take turns, each in an order of its own drawn
-    by the seed, so that any stretch holds about as many of every source; one that has fewer than the others begins
-    again. Raises `UserError` if a source, of the corpus called by its `label`, has no sentence.
+    by the seed, so that any stretch holds as many of every source; one that has fewer than its share begins again.
+    Raises `UserError` if a source, of the corpus called by its `label`, has no sentence.
     """
+    share = max(1, n_sentences // len(sources))
     chosen = []
     for number, texts in enumerate(sources):
-        found = list(islice(sentences(texts), n_sentences))
+        found = list(islice(sentences(texts), share))
         if not found:
             raise UserError(f"A source of the {label} corpus has no sentence of {_MIN_CHARACTERS} characters or more.")
         Random(f"{seed}/{number}").shuffle(found)

@@ -11,6 +11,8 @@ from torch import Generator, Tensor
 
 from sae_lens_contrastive.errors import ConfigError
 
+_HUGE = 5.0
+_HELD = 0.9999
 _INITIAL_WEIGHT = 0.02
 _INITIAL_BIAS = -0.5
 
@@ -26,12 +28,16 @@ class WhiteningOptions:
     """Weight decay of AdamW."""
     shrinkage: float = 0.1
     """Weight, in (0, 1], of the identity in the correlation matrix; 1 only scales each dimension."""
+    scale: float = 0.1
+    """Pre-activation that one unit in white coordinates makes, so that reserved features reconstruct little."""
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
             raise ConfigError(f"whitening.lr is {self.lr}; it must be above 0.")
         if self.weight_decay < 0:
             raise ConfigError(f"whitening.weight_decay is {self.weight_decay}; it must be 0 or more.")
+        if self.scale <= 0:
+            raise ConfigError(f"whitening.scale is {self.scale}; it must be above 0.")
         if not 0 < self.shrinkage <= 1:
             raise ConfigError(f"whitening.shrinkage is {self.shrinkage}; it must be above 0 and at most 1.")
 
@@ -46,56 +52,73 @@ class Whitening(NamedTuple):
 
 
 def whitening_of(inputs: Float[Tensor, "n d_in"], shrinkage: float) -> Whitening:
-    """ZCA whitening of standardised inputs: Z = diag(1/s) ((1 - a) C + a I)^(-1/2), a the shrinkage.
+    """ZCA whitening of standardised inputs: Z = P diag(1/s) ((1 - a) C + a I)^(-1/2), a the shrinkage.
 
-    s is the standard deviation of each dimension, C the correlation matrix. Source: Kessy et al. 2018, "Optimal
-    whitening and decorrelation" (ZCA-cor), with a shrinkage of C towards the identity.
+    s is the standard deviation of each dimension and C the correlation matrix, both without the few huge inputs: their
+    distance from the median, in median deviations, is more than 5 times the median distance. P takes the directions
+    out that hold 0.9999 of what they deviate by, so that none of their kind is far out in white coordinates. Source:
+    Kessy et al. 2018, "Optimal whitening and decorrelation" (ZCA-cor), with a shrinkage of C towards the identity.
     """
     x = inputs.double()
-    mean = x.mean(dim=0)
-    deviation = x.std(dim=0, correction=0).clamp(min=1e-6)
-    standardised = (x - mean) / deviation
-    correlation = standardised.T @ standardised / len(x)
+    centred = x - x.median(dim=0).values
+    spread = centred.abs().median(dim=0).values
+    distance = (centred / spread.where(spread > 0, torch.inf)).norm(dim=1)
+    huge = distance > _HUGE * distance.median()
+    usual = x[~huge]
+    mean = usual.mean(dim=0)
+    deviation = usual.std(dim=0, correction=0).clamp(min=1e-6)
+    standardised = (usual - mean) / deviation
+    correlation = standardised.T @ standardised / len(usual)
     identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     values, vectors = torch.linalg.eigh((1 - shrinkage) * correlation + shrinkage * identity)
     white = (vectors * values.rsqrt()) @ vectors.T / deviation[:, None]
+    if huge.any():
+        _, sizes, directions = torch.linalg.svd(x[huge] - mean, full_matrices=False)
+        held = sizes.square().cumsum(dim=0) / sizes.square().sum()
+        basis = directions[: int((held < _HELD).sum()) + 1]
+        white = white - basis.T @ (basis @ white)
     return Whitening(white.to(inputs.dtype), mean.to(inputs.dtype))
 
 
 class WhiteEncoder:
-    """Encoder columns W = Z V and biases b = c - mean W, of which V and c are learned by AdamW."""
+    """Encoder columns W = scale Z V and biases b = level + scale c - mean W, of which V and c are learned by AdamW.
 
-    def __init__(self, whitening: Whitening, n_features: int, options: WhiteningOptions, generator: Generator) -> None:
+    `level` is about the pre-activation at which features fire when the encoder begins.
+    """
+
+    def __init__(
+        self, whitening: Whitening, n_features: int, level: float, options: WhiteningOptions, generator: Generator
+    ) -> None:
         mean = whitening.mean
-        self.whitening = whitening
+        self.whitening, self.options = whitening, options
         start = torch.randn(len(mean), n_features, generator=generator).to(mean)
+        self.level = torch.tensor(level).to(mean)
         self.weight = (_INITIAL_WEIGHT * start).requires_grad_()
         self.bias = torch.full((n_features,), _INITIAL_BIAS).to(mean).requires_grad_()
-        self.lr = options.lr
         self.optimizer = torch.optim.AdamW([self.weight, self.bias], lr=options.lr, weight_decay=options.weight_decay)
 
     @torch.no_grad()
     def columns(self) -> tuple[Float[Tensor, "d_in n"], Float[Tensor, " n"]]:
         """W and b, on inputs that are not centred."""
-        columns = self.whitening.map @ self.weight
-        return columns, self.bias - self.whitening.mean @ columns
+        columns = self.options.scale * self.whitening.map @ self.weight
+        return columns, self.level + self.options.scale * self.bias - self.whitening.mean @ columns
 
     @torch.no_grad()
     def step(self, columns: Float[Tensor, "d_in n"], biases: Float[Tensor, " n"], lr_factor: float) -> None:
         """One step of AdamW from the gradients with respect to W and b, at `lr_factor` times the learning rate.
 
-        By the chain rule dV = Z^T (dW - mean db^T) and dc = db.
+        By the chain rule dV = scale Z^T (dW - mean db^T) and dc = scale db.
         """
         centred = columns - torch.outer(self.whitening.mean, biases)
-        self.weight.grad = self.whitening.map.T @ centred
-        self.bias.grad = biases.clone()
+        self.weight.grad = self.options.scale * self.whitening.map.T @ centred
+        self.bias.grad = self.options.scale * biases
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * lr_factor
+            group["lr"] = self.options.lr * lr_factor
         self.optimizer.step()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """V, c and AdamW's state; the whitening itself is made anew."""
-        state = {"weight": self.weight.detach(), "bias": self.bias.detach()}
+        """V, c, the level and AdamW's state; the whitening itself is made anew."""
+        state = {"weight": self.weight.detach(), "bias": self.bias.detach(), "level": self.level}
         for i, moments in self.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{i}.{name}": tensor for name, tensor in moments.items()}
         return state
@@ -105,6 +128,7 @@ class WhiteEncoder:
         """Take the tensors of `state_dict` over."""
         self.weight.copy_(state["weight"])
         self.bias.copy_(state["bias"])
+        self.level.copy_(state["level"])
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in state.items():
             if name.startswith("optimizer."):

@@ -23,18 +23,20 @@ _WINDOW = 32
 class SentenceMargin(LossTerm):
     """Make the first `n_features` features G tell forget from retain sentences, token by token where they can.
 
-    With e_t = max over i in G of hidden_pre_i(t) - theta, how far a token is above the level at which features fire,
+    With e_t = max over i in G of (hidden_pre_i(t) - theta) / temperature, how far a token is above the firing level,
     L = forget_weight * ((1 - token_share) * mean over forget sentences of softplus(margin - max over t of e_t)
                          + token_share * mean over tokens of forget sentences of softplus(margin - e_t))
       + retain_weight * mean over retain sentences of softplus(margin + max over t of e_t).
     A forget sentence counts up to a token drawn at random, so that its first telling words must do. Retain text is half
     sentences and half windows of 32 tokens of `n_sequences` retain sequences. theta is the mean level over the tokens
-    of the batch, a constant; of a JumpReLU SAE each feature's threshold. In units of pre-activations. Source: Andrews
+    of the batch, a constant; of a JumpReLU SAE each feature's threshold. Source: Andrews
     et al. 2003, "Support vector machines for multiple-instance learning", with the logistic loss in place of the hinge.
     """
 
     n_features: int = 32
     """|G|: features 0 to n_features - 1 are reserved."""
+    temperature: float = 0.1
+    """Excess of the pre-activation over the firing level that counts as 1."""
     margin: float = 0.0
     """Excess over the firing level that is asked for on forget text, and shortfall on retain text."""
     token_share: float = 0.5
@@ -63,6 +65,8 @@ class SentenceMargin(LossTerm):
             raise ConfigError(f"sentence_margin.n_sequences is {self.n_sequences}; it must be 0 or more.")
         if not 0 <= self.token_share <= 1:
             raise ConfigError(f"sentence_margin.token_share is {self.token_share}; it must be in [0, 1].")
+        if self.temperature <= 0:
+            raise ConfigError(f"sentence_margin.temperature is {self.temperature}; it must be above 0.")
         if min(self.margin, self.forget_weight, self.retain_weight) < 0:
             raise ConfigError("sentence_margin.margin, forget_weight and retain_weight must be 0 or more.")
 
@@ -111,7 +115,7 @@ class SentenceMargin(LossTerm):
         hidden_pre = sae_in @ sae.W_enc[:, : self.n_features] + sae.b_enc[: self.n_features]
         if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
             hidden_pre = hidden_pre * sae.W_dec[: self.n_features].norm(dim=-1)
-        return (hidden_pre - theta).amax(dim=-1).float()
+        return (hidden_pre - theta).amax(dim=-1).float() / self.temperature
 
 
 def _cut(editable: Bool[Tensor, "n pos"], min_tokens: int, step: int) -> Bool[Tensor, "n pos"]:

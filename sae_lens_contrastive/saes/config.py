@@ -100,10 +100,10 @@ class ContrastiveObjectiveConfig(TrainingSAEConfig):
                 )
         if self.whitening is not None:
             self._check_scale_is_one_number("whitening")
-            if not any(each.term.needs_output_space for each in terms.values()):
+            if "forget_margin" in terms:
                 raise ConfigError(
-                    "whitening goes by text at the hook, but no loss term reads any. Add loss_terms.sentence_margin or "
-                    "loss_terms.output_kl."
+                    "whitening keeps the gradients of the batch from reserved features, but forget_margin learns from "
+                    "the batch. Use loss_terms.sentence_margin in its place, or drop whitening."
                 )
         if (curriculum := self.section(CurriculumOptions)) is not None:
             curriculum.check_terms(list(terms))

@@ -29,6 +29,8 @@ class BatchContext:
     """The model above the hook, for terms that run it."""
     keep_gradients: bool = False
     """Whether `feature_acts.grad` is wanted after the backward pass."""
+    n_shielded: int = 0
+    """First features whose pre-activations get no gradient from the batch; terms on other text reach their encoder."""
 
 
 @dataclass
@@ -69,6 +71,10 @@ class ContrastiveObjective(TrainingSAE[Any]):
         output = super().training_forward_pass(step_input)
         if step_input.batch_context.keep_gradients:
             output.feature_acts.retain_grad()
+        if n := step_input.batch_context.n_shielded:
+            output.hidden_pre.register_hook(
+                lambda gradient: gradient.index_fill(1, torch.arange(n).to(gradient.device), 0)
+            )
         return output
 
     @override

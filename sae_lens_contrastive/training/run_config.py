@@ -41,7 +41,8 @@ class CorporaConfig(StrictModel):
     output_space_sequences: int = Field(default=64, gt=0)
     """Sequences of the forget corpus, and of the retain corpus, that output-space terms take turns on."""
     output_space_sentences: int = Field(default=0, ge=0)
-    """Sentences of every source, each a sequence of its own as a question is, that output-space terms see besides."""
+    """Sentences of the forget corpus, and of the retain and general corpora together, at most, that output-space terms
+    see besides; each is a sequence of its own, as a question is."""
     hold_out_entities_of: tuple[str, ...] = ()
     """Question sources whose held-out entities are left out of the forget text."""
 
@@ -202,7 +203,7 @@ class RunConfig(StrictModel):
         if self.corpora.output_space_sentences == 0 and (needing := self.sae_config().terms_that_need_sentences()):
             raise ConfigError(
                 f"loss_terms.{needing[0]} reads single sentences, but corpora.output_space_sentences is 0. Set it, for "
-                "example to 600."
+                "example to 6000."
             )
         check_runner_config(self.runner_config(None), has_domains=bool(self.corpora.forget))
 

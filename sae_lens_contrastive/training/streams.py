@@ -39,7 +39,7 @@ class SentenceSources:
     retain: tuple[HfDataset, ...]
     """Texts of what must be kept, general text included."""
     n_sentences: int
-    """Sentences of each source, at most."""
+    """Sentences of all forget sources together, and of all retain sources, at most."""
 
 
 @dataclass(frozen=True)

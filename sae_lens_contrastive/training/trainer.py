@@ -100,6 +100,7 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
             step=step,
             output_space=output_space,
             keep_gradients=any(part.wants_gradients(step) for part in self.parts),
+            n_shielded=int(self.features.reserved.sum()) if self.sae.cfg.whitening is not None else 0,
         )
         output = super().step(kept)
         left_out = len(batch) - len(kept)

@@ -27,6 +27,22 @@ def test_full_shrinkage_scales_each_dimension_alone():
     assert torch.allclose(found.map, torch.diag(1 / x.std(dim=0, correction=0)), rtol=1e-4)
 
 
+def test_huge_inputs_count_for_nothing_and_their_kind_is_not_far_out():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(5000, 6, generator=generator)
+    direction = torch.tensor([1.0, 2.0, 0.0, 0.0, 0.0, 0.0])
+    plain = whitening_of(x, 1e-3)
+    x[:3] += 500 * direction
+    found = whitening_of(x, 1e-3)
+    unseen = torch.randn(6, generator=generator) + 800 * direction
+    assert ((unseen - found.mean) @ found.map).norm() < 6
+    assert ((unseen - plain.mean) @ plain.map).norm() > 1000
+    white = (x[3:] - found.mean) @ found.map
+    moments = white.T @ white / len(white)
+    # One of six directions is taken out; the others are as white as before.
+    assert torch.linalg.eigvalsh(moments).tolist() == pytest.approx([0, 1, 1, 1, 1, 1], abs=0.02)
+
+
 def test_a_dimension_that_never_changes_is_no_problem():
     x = mixed()
     x[:, 2] = 7.0
@@ -34,7 +50,7 @@ def test_a_dimension_that_never_changes_is_no_problem():
 
 
 def encoder(whitening, **options):
-    return WhiteEncoder(whitening, 2, WhiteningOptions(**options), torch.Generator().manual_seed(0))
+    return WhiteEncoder(whitening, 2, 0.7, WhiteningOptions(**options), torch.Generator().manual_seed(0))
 
 
 def test_columns_on_inputs_are_the_weights_on_white_inputs():
@@ -42,7 +58,7 @@ def test_columns_on_inputs_are_the_weights_on_white_inputs():
     whitening = whitening_of(x, 0.1)
     white = encoder(whitening)
     columns, biases = white.columns()
-    expected = (x - whitening.mean) @ whitening.map @ white.weight + white.bias
+    expected = 0.7 + 0.1 * ((x - whitening.mean) @ whitening.map @ white.weight + white.bias)
     assert torch.allclose(x @ columns + biases, expected, atol=1e-4)
 
 
@@ -52,7 +68,7 @@ def test_gradients_reach_the_white_weights_by_the_chain_rule():
     white = encoder(whitening)
     columns, biases = (tensor.requires_grad_() for tensor in white.columns())
     (x @ columns + biases).square().mean().backward()
-    direct = ((x - whitening.mean) @ whitening.map @ white.weight + white.bias).square().mean()
+    direct = (0.7 + 0.1 * ((x - whitening.mean) @ whitening.map @ white.weight + white.bias)).square().mean()
     expected = torch.autograd.grad(direct, [white.weight, white.bias])
     assert columns.grad is not None
     assert biases.grad is not None
@@ -86,7 +102,12 @@ def test_a_saved_encoder_goes_on_as_if_it_had_not_stopped():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"lr": 0.0}, "must be above 0"), ({"weight_decay": -1.0}, "0 or more"), ({"shrinkage": 0.0}, "at most 1")],
+    [
+        ({"lr": 0.0}, "must be above 0"),
+        ({"weight_decay": -1.0}, "0 or more"),
+        ({"scale": 0.0}, "must be above 0"),
+        ({"shrinkage": 0.0}, "at most 1"),
+    ],
 )
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):

@@ -41,7 +41,15 @@ def value(term, space, sae=None, step=0):
 
 def term(**options):
     return SentenceMargin(
-        **{"n_features": 1, "n_sentences": 1, "retain_per_forget": 1, "n_sequences": 0, "min_tokens": 9, **options}
+        **{
+            "n_features": 1,
+            "n_sentences": 1,
+            "retain_per_forget": 1,
+            "n_sequences": 0,
+            "min_tokens": 9,
+            "temperature": 1.0,
+            **options,
+        }
     )
 
 
@@ -86,6 +94,11 @@ def test_tokens_that_no_edit_may_change_do_not_count():
 def test_activations_are_scaled_as_in_training():
     found = value(term(token_share=0.0, retain_weight=0.0), space_of(FORGET, RETAIN, scale=0.5))
     assert found.item() == pytest.approx(softplus(-1), abs=1e-5)
+
+
+def test_the_temperature_divides_the_excess():
+    found = value(term(token_share=0.0, retain_weight=0.0, temperature=0.5), space_of(FORGET, RETAIN))
+    assert found.item() == pytest.approx(softplus(-4), abs=1e-5)
 
 
 def test_the_level_is_that_at_which_features_fire():
@@ -154,6 +167,7 @@ def test_it_refuses_what_it_cannot_do():
         ({"n_sequences": -1}, "must be 0 or more"),
         ({"token_share": 1.5}, r"must be in \[0, 1\]"),
         ({"retain_weight": -1.0}, "must be 0 or more"),
+        ({"temperature": 0.0}, "must be above 0"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

@@ -156,6 +156,25 @@ def test_gradients_of_the_activations_are_kept_when_asked_for(ours, our_config, 
     assert gradient.abs().sum() > 0
 
 
+@each_architecture
+def test_the_batch_does_not_reach_the_encoder_of_shielded_features(
+    ours, our_config, host, host_config, inference, options
+):
+    torch.manual_seed(0)
+    sae = ours(our_config(**SIZES, **options))
+    x = torch.randn(64, 8)
+    gradients = {}
+    for n in (0, 2):
+        sae.zero_grad()
+        sae.batch_context = BatchContext(n_shielded=n)
+        sae.training_forward_pass(step_input(x, COEFFICIENTS)).loss.backward()
+        gradients[n] = {name: parameter.grad.clone() for name, parameter in sae.named_parameters()}
+    assert torch.all(gradients[2]["b_enc"][:2] == 0)
+    assert torch.all(gradients[0]["b_enc"][:2] != 0)
+    torch.testing.assert_close(gradients[2]["b_enc"][2:], gradients[0]["b_enc"][2:])
+    assert gradients[2]["W_dec"][:2].abs().sum() > 0
+
+
 def test_a_pruning_without_importance_is_refused():
     with pytest.raises(ConfigError, match=r"Add importance: \{\}"):
         ContrastiveTopKTrainingSAEConfig(**SIZES, k=4, pruning={})

@@ -60,7 +60,7 @@ def test_whitening_needs_reserved_features_and_text_at_the_hook(tmp_path, change
     with pytest.raises(ConfigError, match="whitening works on reserved features, but no loss term reserves any"):
         resolve_run(TARGET, _variant(tmp_path, "sae: {whitening: {}}"), changes)
     margin = "sae: {whitening: {}, loss_terms: {forget_margin: {coefficient: 1.0}}}"
-    with pytest.raises(ConfigError, match="whitening goes by text at the hook, but no loss term reads any"):
+    with pytest.raises(ConfigError, match=r"Use loss_terms.sentence_margin in its place"):
         resolve_run(TARGET, _variant(tmp_path, margin), changes)
 
 

@@ -41,7 +41,6 @@ EVERYTHING = {
         "pruning": {"share": 0.2, "threshold": 0.5, "every_n_steps": 6, "start_step": 0},
         "reinitialisation": {"every_n_steps": 8},
         "stability": {"every_n_steps": 4},
-        "whitening": {"lr": 0.1},
         "curriculum": {
             "stages": {
                 "reconstruct": {"start": 0.0, "loss_terms": []},

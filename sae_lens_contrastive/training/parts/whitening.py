@@ -11,9 +11,11 @@ from typing_extensions import override
 
 from sae_lens_contrastive.features.whitening import WhiteEncoder, WhiteningOptions, whitening_of
 from sae_lens_contrastive.losses.output_space import OutputSpace
+from sae_lens_contrastive.losses.soft_firing import firing_level
 from sae_lens_contrastive.training.parts.base import StepView, TrainingPart
 
 _MAX_TOKENS = 50_000
+_TINY = 1e-8
 _ENCODER = {"W_enc": 1, "b_enc": 0}
 """Encoder parameters, each with the axis of the feature."""
 
@@ -21,10 +23,13 @@ _ENCODER = {"W_enc": 1, "b_enc": 0}
 class WhiteningPart(TrainingPart):
     """Takes the encoder gradients of the reserved features from the host's optimiser and steps in white coordinates.
 
-    Dimensions of the residual stream differ in size by orders of magnitude, and Adam moves every weight by about the
-    learning rate: along the largest, single steps throw a half-space about. The features begin anew at the first step.
-    Whitened are the retain sentences and sequences of the output space. The host's gradient clipping does not see
-    these gradients; the activations' mean is theirs, so b_dec moves no boundary.
+    They come from terms on sequences and sentences alone: what the batch would have the features reconstruct, its few
+    huge tokens above all, is kept from them. Dimensions of the residual stream differ in size by orders of magnitude,
+    and Adam moves every weight by about the learning rate: along the largest, single steps throw a half-space about.
+    White are the retain sentences and sequences of the output space. The features begin anew at the first step.
+
+    The host's gradient clipping does not see these gradients, b_dec moves no boundary, and decoder rows of the features
+    are kept at norm 1: where activations are rescaled by the norm, a growing row would make its feature fire more.
     """
 
     name: ClassVar[str] = "whitening"
@@ -69,6 +74,8 @@ class WhiteningPart(TrainingPart):
                 biases = biases + sae.b_dec @ columns
             sae.W_enc[:, :n_reserved] = columns
             sae.b_enc[:n_reserved] = biases
+            rows = sae.W_dec[:n_reserved]
+            rows /= rows.norm(dim=1, keepdim=True).clamp(min=_TINY)
 
     @override
     def state_dict(self) -> dict[str, Tensor]:
@@ -83,8 +90,9 @@ class WhiteningPart(TrainingPart):
     def _begin(self, view: StepView, n_reserved: int) -> WhiteEncoder:
         assert view.output_space is not None
         whitening = whitening_of(_inputs(view.output_space).to(view.sae.W_enc), self.options.shrinkage)
+        level = float(firing_level(view.output.feature_acts.detach(), view.output.hidden_pre.detach()).mean())
         generator = torch.Generator().manual_seed(view.seed)
-        encoder = WhiteEncoder(whitening, n_reserved, self.options, generator)
+        encoder = WhiteEncoder(whitening, n_reserved, level, self.options, generator)
         if self.saved:
             encoder.load_state_dict(self.saved)
         return encoder

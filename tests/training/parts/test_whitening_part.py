@@ -47,10 +47,10 @@ def test_reserved_features_begin_anew_and_are_of_one_size_on_white_text():
     tokens = 0.5 * torch.cat([side.residual[side.editable] for side in (SPACE.retain, SPACE.sentences.retain)])
     hidden_pre = (tokens - made.sae.b_dec) @ made.sae.W_enc + made.sae.b_enc
     reserved = hidden_pre[:, :N_RESERVED].detach()
-    # 0.02 in each of six white directions.
-    assert torch.allclose(reserved.mean(dim=0), torch.full((2,), -0.5), atol=0.01)
-    assert (reserved.std(dim=0) < 0.1).all()
-    assert made.sae.W_enc[0, :N_RESERVED].abs().max() < 0.002
+    # A ReLU SAE fires at 0; 0.02 in each of six white directions, and all of it a tenth.
+    assert torch.allclose(reserved.mean(dim=0), torch.full((2,), -0.05), atol=0.02)
+    assert (reserved.std(dim=0) < 0.01).all()
+    assert made.sae.W_enc[0, :N_RESERVED].abs().max() < 0.0002
     # The others took a step of the host's optimiser, no more.
     assert (made.sae.W_enc - before)[:, N_RESERVED:].abs().max() <= 0.0101
 
@@ -63,6 +63,15 @@ def test_the_hosts_optimiser_leaves_the_reserved_encoder_alone():
         made.step(batch(seed))
     assert torch.allclose(made.sae.W_enc[:, :N_RESERVED], first[:, :N_RESERVED], atol=1e-6)
     assert (made.sae.W_enc - first)[:, N_RESERVED:].abs().max() > 0.01
+
+
+def test_decoder_rows_of_reserved_features_keep_norm_one():
+    made = loop()
+    for seed in range(4):
+        made.step(batch(seed))
+        norms = made.sae.W_dec.norm(dim=1)
+        assert torch.allclose(norms[:N_RESERVED], torch.ones(N_RESERVED), atol=1e-6)
+    assert (norms[N_RESERVED:] - 1).abs().max() > 0.01
 
 
 def test_the_decoder_bias_moves_no_boundary():
@@ -80,18 +89,22 @@ def test_the_decoder_bias_moves_no_boundary():
     assert torch.allclose(reserved(), before, atol=1e-4)
 
 
-def test_it_learns_where_the_loss_points():
+def test_it_learns_from_the_gradient_of_the_encoder():
     made = loop(lr=0.05, weight_decay=0.0)
     made.step(batch(0))
-    with torch.no_grad():
-        made.sae.W_dec[:N_RESERVED] = 0.0
-        made.sae.W_dec[0, 1] = 1.0
-        made.parts[0].encoder.bias.fill_(1.0)
-    # Reserved feature 0 writes dimension 1 alone: it learns to read it.
-    for seed in range(1, N_STEPS):
-        made.step(batch(seed))
-    weights = made.parts[0].encoder.whitening.map.inverse() @ made.sae.W_enc[:, 0]
-    assert weights.argmax() == 1
+    encoder = made.parts[0].encoder
+    before = encoder.weight.detach().clone()
+    # Pre-activations of feature 0 are to fall with the first white direction; feature 1 gets no gradient.
+    made.sae.zero_grad()
+    white = (batch(1) - encoder.whitening.mean) @ encoder.whitening.map[:, 0]
+    (made.sae.W_enc[:, 0] @ encoder.whitening.map[:, 0]).backward()
+    assert made.sae.W_enc.grad[:, :N_RESERVED].abs().max() == 0
+    assert len(white) == 32
+    made.parts[0].gradients["b_enc"] = torch.zeros(N_RESERVED)
+    encoder.step(made.parts[0].gradients["W_enc"], made.parts[0].gradients["b_enc"], 1.0)
+    moved = encoder.weight - before
+    assert moved[0, 0] < -0.04
+    assert torch.all(moved[:, 1] == 0)
 
 
 def test_the_learning_rate_falls_to_zero():
