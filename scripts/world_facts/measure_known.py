@@ -71,15 +71,23 @@ def known_ids(model: Any, tokenizer: Any, questions: list[Question], batch_size:
     return {question.id for question in left}
 
 
+def likeliest(question: Question, priors: dict[str, dict[str, float]]) -> str:
+    """The option that is said without knowing what the question is about."""
+    prior = priors[f"{question.domain}/{question.relation}"]
+    return max(question.options, key=lambda option: prior[option])
+
+
 def summary(questions: list[Question], ids: set[str]) -> dict[str, Any]:
-    """Counts of questions and of known ones, by split and by relation."""
+    """Counts of questions, of known ones, by split and by relation, and of those that the prior answers too."""
     known = [question for question in questions if question.id in ids]
+    priors = read_facts("priors")
     totals, by_relation = (Counter(q.relation for q in group) for group in (questions, known))
     by_split = Counter(q.split for q in known)
     return {
         "questions": len(questions),
         "known": len(known),
         "known_by_split": {split: by_split[split] for split in ("select", "held_out")},
+        "known_by_prior": sum(likeliest(q, priors) == q.answer for q in known),
         "by_relation": {name: {"questions": n, "known": by_relation[name]} for name, n in totals.items()},
     }
 

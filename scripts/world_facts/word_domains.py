@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import periodictable
-from making import Record, make_question
+from making import Draft, draft_question
 from names import read_facts, read_table
 
 Relations = Mapping[str, Mapping[str, Any]]
@@ -26,7 +26,7 @@ def entity_of(subject: str) -> str:
     return re.sub(r"^(the|an|a) ", "", subject)
 
 
-def listed_questions(domain: str, relations: Relations | None = None) -> list[Record]:
+def listed_questions(domain: str, relations: Relations | None = None) -> list[Draft]:
     """The questions of facts/<domain>.json, or of `relations`, whose answers are one another's distractors.
 
     A relation has `stems` and `answers` (subject to answer), and may have `alike` (groups of answers that never
@@ -48,11 +48,11 @@ def listed_questions(domain: str, relations: Relations | None = None) -> list[Re
             elif entity in table.get("entity_of", {}):
                 entity, about = table["entity_of"][entity], entity
             pool = table.get("pool", list(answers.values()))
-            made.append(make_question(domain, relation, entity, stems, answer, [pool], wrong, about))
+            made.append(draft_question(domain, relation, entity, stems, answer, [pool], wrong, about))
     return [question for question in made if question is not None]
 
 
-def element_questions() -> list[Record]:
+def element_questions() -> list[Draft]:
     """Symbols and atomic numbers from periodictable, and the listed facts."""
     elements = [element for element in periodictable.elements if 1 <= element.number <= _LAST_ELEMENT]
     names = [element.name for element in elements]
@@ -62,18 +62,18 @@ def element_questions() -> list[Record]:
         name, symbol, number = element.name, element.symbol, str(element.number)
         stems = [f"The chemical symbol for {name} is", f"In the periodic table, {name} is written as"]
         alike = [other for other in symbols if other[0] == name[0].upper()]
-        made.append(make_question("chemical_elements", "symbol", name, stems, symbol, [alike, symbols]))
+        made.append(draft_question("chemical_elements", "symbol", name, stems, symbol, [alike, symbols]))
         stems = [f"The chemical symbol {symbol} stands for", f"The name of the element with the symbol {symbol} is"]
         alike = [other for other in names if other[0] == symbol[0].lower()]
-        made.append(make_question("chemical_elements", "symbol-of", name, stems, name, [alike, names]))
+        made.append(draft_question("chemical_elements", "symbol-of", name, stems, name, [alike, names]))
         if element.number <= _LAST_ASKED_NUMBER:
             stems = [f"The atomic number of {name} is", f"The number of protons in an atom of {name} is"]
             numbers = [str(n) for n in range(1, _LAST_ASKED_NUMBER + 1)]
-            made.append(make_question("chemical_elements", "atomic-number", name, stems, number, [numbers]))
+            made.append(draft_question("chemical_elements", "atomic-number", name, stems, number, [numbers]))
     return [question for question in made if question is not None] + listed_questions("chemical_elements")
 
 
-def verb_questions() -> list[Record]:
+def verb_questions() -> list[Draft]:
     """Past tense, past participle and base form of the irregular verbs."""
     rows = read_table("irregular_verbs")
     forms = {row["verb"]: [row["verb"], row["past"], row["participle"]] for row in rows}
@@ -97,7 +97,7 @@ def verb_questions() -> list[Record]:
     })  # fmt: skip
 
 
-def opposite_questions() -> list[Record]:
+def opposite_questions() -> list[Draft]:
     """Each pair of opposites in both directions; the pair is one entity."""
     pairs = [(row["word"], row["opposite"]) for row in read_table("opposites")]
     forth, back = dict(pairs), {opposite: word for word, opposite in pairs}
@@ -115,7 +115,7 @@ def opposite_questions() -> list[Record]:
     })  # fmt: skip
 
 
-def plural_questions() -> list[Record]:
+def plural_questions() -> list[Draft]:
     """Plurals, with other nouns' plurals as distractors, and the singular forms back."""
     plural = {row["noun"]: row["plural"] for row in read_table("plurals")}
     base = {answer: noun for noun, answer in plural.items() if noun != answer}
@@ -139,6 +139,6 @@ BUILDERS = {
 }
 
 
-def word_questions(domain: str) -> list[Record]:
+def word_questions(domain: str) -> list[Draft]:
     """The questions of any domain but countries."""
     return BUILDERS[domain]() if domain in BUILDERS else listed_questions(domain)

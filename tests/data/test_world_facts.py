@@ -187,13 +187,41 @@ def test_cleaning_cuts_at_sentences_and_before_loops(scripts):
     assert kept_text(" ".join(["again"] * 60) + ".", True) is None
 
 
-def test_distractors_are_fixed_by_the_key_and_avoid_what_is_right(scripts):
-    from making import pick_distractors
+PRIOR = {"Rome": -4.0, "Paris": -3.0, "Bern": -5.0, "Lima": -2.0, "Quito": -1.0, "Tokyo": -6.0, "Oslo": -2.5}
 
-    near, far = ["Rome", "Paris", "Bern"], ["Lima", "Quito", "Tokyo"]
-    picked = pick_distractors("id", "Paris", [near, far], wrong={"Lima"})
-    assert picked is not None
-    assert set(picked[:2]) == {"Rome", "Bern"}
-    assert picked[2] in {"Quito", "Tokyo"}
-    assert picked == pick_distractors("id", "Paris", [near[::-1], far[::-1]], wrong={"Lima"})
-    assert pick_distractors("id", "Paris", [near], wrong={"Rome"}) is None
+
+def _draft(pools, wrong=(), entity="France"):
+    from making import draft_question
+
+    return draft_question("d", "capital", entity, ["The capital is"], "Paris", pools, wrong)
+
+
+def test_distractors_avoid_what_is_right_and_come_from_the_first_pool_where_they_can(scripts):
+    near, far = ["Rome", "paris", "Bern"], ["Lima", "Quito", "Tokyo"]
+    draft = _draft([near, far], wrong={"Lima"})
+    assert draft is not None
+    assert draft.pools == (("Bern", "Rome"), ("Quito", "Tokyo"))
+    assert draft.ranks(PRIOR) == [0, 1]
+    assert set(draft.finished(PRIOR, 1).distractors) == {"Quito", "Rome", "Bern"}
+    assert set(draft.finished(PRIOR, 0).distractors) == {"Rome", "Bern", "Tokyo"}
+    assert draft == _draft([near[::-1], far[::-1]], wrong={"Lima"})
+    assert _draft([near], wrong={"Rome"}) is None
+
+
+def test_the_first_pool_alone_decides_the_ranks_if_it_has_enough(scripts):
+    assert _draft([["Rome", "Bern", "Lima"], ["Quito", "Oslo"]]).ranks(PRIOR) == [1]
+
+
+def test_answers_take_the_ranks_of_likelihood_in_their_shares(scripts):
+    from making import finish_questions
+
+    pool = [option for option in PRIOR if option != "Paris"]
+    drafts = [_draft([pool], entity=f"country {i}") for i in range(100)]
+    made = finish_questions(drafts, {"d/capital": PRIOR})
+    ranks = [sum(PRIOR[other] > PRIOR["Paris"] for other in q.distractors) for q in made]
+    assert [ranks.count(rank) for rank in range(4)] == [19, 23, 29, 29]
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_the_prior_alone_answers_about_one_known_question_in_four(domain):
+    assert 0.15 <= KNOWN[domain]["known_by_prior"] / KNOWN[domain]["known"] <= 0.35
