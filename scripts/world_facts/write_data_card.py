@@ -25,14 +25,15 @@ def role_of(domain: str) -> str:
 def domain_table(known: dict[str, Any], stats: dict[str, Any]) -> str:
     """One row a domain."""
     lines = [
-        "| domain | role | questions | known | of these by prior | known, select | known, held out | documents | tokens |",
+        "| domain | role | questions | known | by prior | known, select | known, held out | documents | tokens |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for domain, counts in known.items():
         split, size = counts["known_by_split"], stats[domain]
+        by_prior = counts["known_by_prior"] / counts["known"]
         lines.append(
-            f"| {domain} | {role_of(domain)} | {counts['questions']} | {counts['known']} "
-            f"| {counts['known_by_prior'] / counts['known']:.2f} | {split['select']} | {split['held_out']} | {size['documents']} | {size['tokens']} |"
+            f"| {domain} | {role_of(domain)} | {counts['questions']} | {counts['known']} | {by_prior:.2f} "
+            f"| {split['select']} | {split['held_out']} | {size['documents']} | {size['tokens']} |"
         )
     size = stats["general"]
     lines.append(f"| general | retain | | | | | | {size['documents']} | {size['tokens']} |")
