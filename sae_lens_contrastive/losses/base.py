@@ -133,6 +133,8 @@ class LossTerm(ABC):
     """Whether the term reads correlation groups, so that a run without the tracker can be refused early."""
     needs_output_space: ClassVar[bool] = False
     """Whether the term reads text at the hook or runs the model above it, so that a run prepares sequences for it."""
+    runs_model: ClassVar[bool] = False
+    """Whether the term runs the model above the hook on that text, so that an estimate counts it."""
 
     @property
     def needs_sentences(self) -> bool:

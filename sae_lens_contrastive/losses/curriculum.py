@@ -50,6 +50,12 @@ class CurriculumOptions:
         """The stages as checked options."""
         return {name: build_options(f"curriculum.stages.{name}", Stage, stage) for name, stage in self.stages.items()}
 
+    def share_on(self, term: str) -> float:
+        """Share of the training steps in which a term is on."""
+        stages = list(self.built().values())
+        ends = [*(stage.start for stage in stages[1:]), 1.0]
+        return sum(end - stage.start for stage, end in zip(stages, ends, strict=True) if term in stage.loss_terms)
+
     def check_terms(self, loss_terms: list[str]) -> None:
         """Raise `ConfigError` for a stage with an unknown term, or a term that is on in no stage."""
         stages = self.built()

@@ -65,6 +65,7 @@ class OutputKL(LossTerm):
 
     needs_domains = True
     needs_output_space = True
+    runs_model = True
 
     def __post_init__(self) -> None:
         build_objective(self.objective, self.objective_options)

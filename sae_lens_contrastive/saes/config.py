@@ -131,7 +131,7 @@ class ContrastiveObjectiveConfig(TrainingSAEConfig):
         return needing
 
     def terms_that_need_output_space(self) -> list[str]:
-        """Names of the terms that run the model above the hook."""
+        """Names of the terms that read text at the hook or run the model above it."""
         terms = build_loss_terms(self.loss_terms)
         return [name for name, weighted in terms.items() if weighted.term.needs_output_space]
 

@@ -68,23 +68,30 @@ def forward_bytes(shape: ModelShape, n_sequences: int, context_size: int, n_bloc
     return block + scores + logits
 
 
-def output_space_bytes(shape: ModelShape, n_above: int, n_sequences: int, context_size: int, bytes_per: int) -> float:
-    """Bytes that an output-space term holds at its peak, for both sides, forget and retain, together.
+def output_space_bytes(
+    shape: ModelShape, n_above: int, n_texts: int, n_tokens: int, bytes_per: int, retain_per_forget: int = 1
+) -> float:
+    """Bytes that an output-space term holds at its peak, at most, for both sides, forget and retain, together.
 
-    A side has tokens = n_sequences context_size, and holds 5 float32 tensors of tokens x d_vocab and, for the backward
-    pass through each of the `n_above` blocks above the hook, tokens (5 d_mlp + 8 d_model) numbers and the scores.
+    Forget text has tokens = n_texts n_tokens, and holds 5 float32 tensors of tokens x d_vocab and, for the backward
+    pass through each of the `n_above` blocks above the hook, tokens (5 d_mlp + 8 d_model) numbers and the scores;
+    retain text `retain_per_forget` times as much.
     """
-    tokens = n_sequences * context_size
-    scores = n_sequences * shape.n_heads * context_size**2 * (FLOAT + 2 * bytes_per)
+    tokens = n_texts * n_tokens
+    scores = n_texts * shape.n_heads * n_tokens**2 * (FLOAT + 2 * bytes_per)
     per_block = tokens * (5 * shape.d_mlp + 8 * shape.d_model) * bytes_per + scores
-    return 2.0 * (5 * FLOAT * tokens * shape.d_vocab + n_above * per_block)
+    return (1.0 + retain_per_forget) * (5 * FLOAT * tokens * shape.d_vocab + n_above * per_block)
 
 
-def output_space_flops(shape: ModelShape, n_above: int, n_sequences: int, context_size: int) -> float:
-    """FLOPs of one evaluation of an output-space term.
+def output_space_flops(
+    shape: ModelShape, n_above: int, n_texts: int, n_tokens: int, retain_per_forget: int = 1
+) -> float:
+    """FLOPs of one evaluation of an output-space term, at most.
 
     The blocks above the hook and the logits run forward as they are on retain text, forward with the edit on both
-    sides, and backward on both at the cost of a forward pass (weights get no gradient): 5 passes over a side's tokens.
+    sides, and backward on both at the cost of a forward pass (weights get no gradient): 2 passes over forget text and
+    3 over retain text, of which only what an edit reaches runs.
     """
-    blocks = n_above * (2 * shape.n_block_parameters + 4 * context_size * shape.n_heads * shape.d_head)
-    return 5.0 * n_sequences * context_size * (blocks + 2 * shape.d_model * shape.d_vocab)
+    blocks = n_above * (2 * shape.n_block_parameters + 4 * n_tokens * shape.n_heads * shape.d_head)
+    passes = 2.0 + 3.0 * retain_per_forget
+    return passes * n_texts * n_tokens * (blocks + 2 * shape.d_model * shape.d_vocab)

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sae_lens_contrastive.losses import build_loss_terms
+from sae_lens_contrastive.data.sentences import MAX_TOKENS as SENTENCE_TOKENS
+from sae_lens_contrastive.losses import LossTerm, build_loss_terms
+from sae_lens_contrastive.losses.curriculum import CurriculumOptions
 from sae_lens_contrastive.models import ModelShape, device_type
 from sae_lens_contrastive.saes.config import SECTIONS
 from sae_lens_contrastive.training.costs import (
@@ -169,9 +171,14 @@ def _stream(runs: Sequence[RunConfig], shape: ModelShape | None, facts: DeviceFa
         number_format = "bfloat16" if training.autocast_lm else first.dtype
         seconds = tokens * model_flops_per_token(shape, n_blocks, training.context_size) / facts.flops[number_format]
     if any(run.sae_config().terms_that_need_output_space() for run in runs):
+        corpora = first.corpora
         stays["sequences for output-space terms"] = float(
-            2 * first.corpora.output_space_sequences * training.context_size * d_in * bytes_per
+            2 * corpora.output_space_sequences * training.context_size * d_in * bytes_per
         )
+        if corpora.output_space_sentences:
+            stays["sentences for output-space terms"] = float(
+                2 * corpora.output_space_sentences * SENTENCE_TOKENS * d_in * bytes_per
+            )
     estimates = tuple(_run(run, shape, facts) for run in runs)
     return StreamEstimate(
         estimates, shape, facts, stays, at_forward, on_host, buffer_bytes, model_tokens=tokens, model_seconds=seconds
@@ -218,17 +225,31 @@ def _run(run: RunConfig, shape: ModelShape | None, facts: DeviceFacts) -> RunEst
     tokens = n_steps(run) * training.train_batch_size_tokens
     share = 1 + TERMS_SHARE * bool(cfg.loss_terms) + TRACKERS_SHARE * bool(sections)
     seconds: float | None = share * tokens * sae_flops_per_token(cfg.d_in, cfg.d_sae, architecture) / rate
-    for name in cfg.terms_that_need_output_space():
+    for name, (term, *_) in build_loss_terms(cfg.loss_terms).items():
+        if not term.runs_model:
+            continue
         if shape is None:
             seconds = None
             break
-        term = build_loss_terms(cfg.loss_terms)[name].term
         n_above = shape.n_layers - n_blocks_run(run.hook_name, shape)
-        sizes = (shape, n_above, getattr(term, "n_sequences", 1), training.context_size)
-        at_step[name] = output_space_bytes(*sizes, BYTES[run.dtype])
-        n_times = math.ceil(n_steps(run) / getattr(term, "every_n_steps", 1))
-        seconds += n_times * output_space_flops(*sizes) / facts.flops[run.dtype]
+        per_forget = getattr(term, "retain_per_forget", 1)
+        texts = _texts_run(run, term)
+        at_step[name] = sum(output_space_bytes(shape, n_above, *text, BYTES[run.dtype], per_forget) for text in texts)
+        curriculum = cfg.section(CurriculumOptions)
+        n_steps_on = n_steps(run) * (1 if curriculum is None else curriculum.share_on(name))
+        n_times = math.ceil(n_steps_on / getattr(term, "every_n_steps", 1))
+        flops = sum(output_space_flops(shape, n_above, *text, per_forget) for text in texts)
+        seconds += n_times * flops / facts.flops[run.dtype]
     return RunEstimate(run, stays, at_step, on_host, STATE_COPIES * parameter_bytes, seconds)
+
+
+def _texts_run(run: RunConfig, term: LossTerm) -> list[tuple[int, int]]:
+    """Forget texts that a term runs the model on at one evaluation, and the tokens of each."""
+    texts = [
+        (getattr(term, "n_sequences", 1), run.training.context_size),
+        (getattr(term, "n_sentences", 0), SENTENCE_TOKENS),
+    ]
+    return [(n_texts, n_tokens) for n_texts, n_tokens in texts if n_texts]
 
 
 def sections_of(run: RunConfig) -> dict[str, Any]:

@@ -89,3 +89,11 @@ def test_stages_and_terms_must_name_each_other():
         options.check_terms(["margin", "kl"])
     with pytest.raises(ConfigError, match=r"loss_terms\.extra is on in no stage"):
         options.check_terms(["margin", "kl", "groups", "extra"])
+
+
+def test_the_share_of_steps_in_which_a_term_is_on():
+    stages = {"a": {"start": 0.0, "loss_terms": ["x"]}, "b": {"start": 0.2, "loss_terms": ["y"]}}
+    stages["c"] = {"start": 0.75, "loss_terms": ["x"]}
+    options = CurriculumOptions(stages=stages)
+    assert options.share_on("x") == pytest.approx(0.45)
+    assert options.share_on("y") == pytest.approx(0.55)

@@ -27,7 +27,7 @@ from sae_lens_contrastive.training.costs import (
     sae_flops_per_token,
 )
 from sae_lens_contrastive.training.device_facts import assumed_gpu, device_facts
-from sae_lens_contrastive.training.estimate import estimate
+from sae_lens_contrastive.training.estimate import estimate, n_steps
 from sae_lens_contrastive.training.plan import describe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -137,7 +137,9 @@ def test_flops_are_counted_by_hand():
     assert sae_flops_per_token(10, 30) == 3600
     assert sae_flops_per_token(10, 30, "matryoshka_batchtopk") == 4500
     # 5 passes over 3 x 8 tokens through 2 blocks and the logits.
-    assert output_space_flops(SMALL, n_above=2, n_sequences=3, context_size=8) == 5 * 24 * (2640 + 2000)
+    assert output_space_flops(SMALL, n_above=2, n_texts=3, n_tokens=8) == 5 * 24 * (2640 + 2000)
+    # Of 4 times as much retain text, 2 passes over forget and 4 x 3 over retain text.
+    assert output_space_flops(SMALL, 2, 3, 8, retain_per_forget=4) == 14 * 24 * (2640 + 2000)
 
 
 def test_bytes_are_counted_by_hand():
@@ -146,6 +148,7 @@ def test_bytes_are_counted_by_hand():
     assert forward_bytes(SMALL, 3, 8, n_blocks=4, bytes_per=2) == 24 * 110 * 2 + 8 * 384 + 24 * 100 * 6
     # Each side: 5 float32 tensors of 24 x 100, and 2 blocks of 24 x (100 + 80) numbers and 384 scores of 8 bytes.
     assert output_space_bytes(SMALL, 2, 3, 8, bytes_per=2) == 2 * (48_000 + 2 * (24 * 180 * 2 + 384 * 8))
+    assert output_space_bytes(SMALL, 2, 3, 8, 2, retain_per_forget=4) == 5 * (48_000 + 2 * (24 * 180 * 2 + 384 * 8))
 
 
 def test_blocks_up_to_the_hook_run():
@@ -206,6 +209,25 @@ def test_an_output_space_term_needs_the_model_above_the_hook():
     assert run.seconds - plain.runs[0].seconds == pytest.approx(
         50_000 / 20 * output_space_flops(GEMMA_SHAPE, 6, 2, 1024) / assumed_gpu().flops["bfloat16"]
     )
+
+
+def test_sentences_are_counted_and_only_the_stages_of_a_term():
+    term = {"coefficient": 1.0, "every_n_steps": 1, "n_sequences": 2, "n_sentences": 16, "retain_per_forget": 4}
+    margin = {"coefficient": 1.0, "n_features": 8}
+    stages = {"find": {"start": 0.0, "loss_terms": ["sentence_margin"]}}
+    stages["unlearn"] = {"start": 0.75, "loss_terms": ["sentence_margin", "output_kl"]}
+    sae = {"loss_terms": {"sentence_margin": margin, "output_kl": term}, "curriculum": {"stages": stages}}
+    corpora = {"output_space_sentences": 500}
+    (stream,) = gemma("run0", sae=sae, corpora=corpora).streams
+    without = {"loss_terms": {"sentence_margin": margin}, "curriculum": {"stages": {"find": stages["find"]}}}
+    (plain,) = gemma("run0", sae=without, corpora=corpora).streams
+    (run,) = stream.runs
+    assert set(run.at_step) - set(plain.runs[0].at_step) == {"output_kl"}
+    assert stream.stays["sentences for output-space terms"] == 2 * 500 * 32 * 2304 * 2
+    texts = [(2, 1024), (16, 32)]
+    assert run.at_step["output_kl"] == sum(output_space_bytes(GEMMA_SHAPE, 6, *text, 2, 4) for text in texts)
+    each = sum(output_space_flops(GEMMA_SHAPE, 6, *text, 4) for text in texts) / assumed_gpu().flops["bfloat16"]
+    assert run.seconds - plain.runs[0].seconds == pytest.approx(n_steps(run.run) / 4 * each, rel=1e-4)
 
 
 def test_collected_activations_lie_in_the_memory_of_the_host():
