@@ -61,6 +61,25 @@ EVERYTHING = {
     }
 }
 
+RESERVED = {
+    "sae": {
+        "architecture": "topk",
+        "d_sae": 64,
+        "loss_terms": {
+            name: {"coefficient": 1.0, "n_features": 4, "n_sentences": 3, "n_sequences": 1, "retain_per_forget": 2}
+            for name in ("sentence_margin", "output_kl")
+        },
+        "whitening": {},
+        "curriculum": {
+            "stages": {
+                "find": {"start": 0.0, "loss_terms": ["sentence_margin"]},
+                "unlearn": {"start": 0.4, "loss_terms": ["sentence_margin", "output_kl"]},
+            },
+        },
+    }
+}
+"""What EVERYTHING cannot have beside the forget margin: an encoder that learns in white coordinates."""
+
 
 def settings(corpora, **training):
     corpora = {**corpora, "output_space_sentences": 8}
@@ -69,8 +88,12 @@ def settings(corpora, **training):
 
 def everything(corpora, **training):
     """A run with every mechanism on."""
-    changes = settings(corpora, **training)
-    return resolve_runs(TARGET, variants("baseline"), {**EVERYTHING, **changes, "variant": "everything"})
+    return made_of(EVERYTHING, "everything", settings(corpora, **training))
+
+
+def made_of(sae, name, changes):
+    """The baseline with other settings of the SAE."""
+    return resolve_runs(TARGET, variants("baseline"), {**sae, **changes, "variant": name})
 
 
 def weights(folder):
@@ -130,8 +153,9 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("cache_tokens", [1024, 0], ids=["collected", "streamed"])
 def test_a_killed_run_ends_as_if_it_had_not_been(cache_tokens, tiny_model, corpora, tmp_path, monkeypatch):
-    runs = everything(corpora, cache_tokens=cache_tokens, n_batches_in_buffer=16)
-    runs += resolve_runs(TARGET, variants("run1"), settings(corpora, cache_tokens=cache_tokens, n_batches_in_buffer=16))
+    changes = settings(corpora, cache_tokens=cache_tokens, n_batches_in_buffer=16)
+    runs = [*made_of(EVERYTHING, "everything", changes), *made_of(RESERVED, "reserved", changes)]
+    runs += resolve_runs(TARGET, variants("run1"), changes)
     whole = train_runs(runs, tmp_path / "whole", tiny_model)
     kill_at(15, monkeypatch)
     with pytest.raises(Killed):
@@ -204,3 +228,15 @@ def count_steps(monkeypatch):
     original = SideBySideTrainer._update_pbar
     monkeypatch.setattr(SideBySideTrainer, "_update_pbar", lambda *a: steps.append(1) or original(*a))
     return steps
+
+
+def test_a_trained_sae_says_what_it_reserved(tiny_model, corpora, tmp_path):
+    runs = [
+        *made_of(RESERVED, "reserved", settings(corpora)),
+        *resolve_runs(TARGET, variants("run0"), settings(corpora)),
+    ]
+    folders = train_runs(runs, tmp_path, tiny_model)
+    kept = [json.loads((folder / "sae/cfg.json").read_text())["metadata"] for folder in folders]
+    assert [each.get("n_reserved_features") for each in kept] == [4, None]
+    history = json.loads((folders[0] / "history.json").read_text())
+    assert max(record["output_kl_loss"] for record in history) > 0

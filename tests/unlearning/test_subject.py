@@ -9,7 +9,7 @@ from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.unlearning import evaluate as evaluate_module
 from sae_lens_contrastive.unlearning import evaluate_saes
-from sae_lens_contrastive.unlearning.subject import SaeUnderTest
+from sae_lens_contrastive.unlearning.subject import SaeUnderTest, load_sae, reserved_features
 
 HOOK = "blocks.19.hook_resid_post"
 SAVED = {
@@ -100,3 +100,19 @@ def test_an_unknown_release_is_a_user_error(spec):
     subject = SaeUnderTest(variant="v", release="no-such-release", sae_id="x")
     with pytest.raises(UserError, match=r"'no-such-release'.*could not be loaded"):
         evaluate_saes(spec, {"one": subject}, None)
+
+
+def test_a_saved_sae_says_which_features_it_reserved(tmp_path):
+    paths = []
+    for name, n_reserved in (("two", 2), ("none", None), ("one", 1)):
+        sae = StandardSAE(StandardSAEConfig(d_in=4, d_sae=3))
+        sae.cfg.metadata.hook_name = HOOK
+        if n_reserved:
+            sae.cfg.metadata.n_reserved_features = n_reserved
+        sae.save_model(tmp_path / name)
+        paths.append(str(tmp_path / name))
+    single, plain = (SaeUnderTest(variant="v", path=path) for path in paths[:2])
+    assert reserved_features(load_sae("single", single, "cpu")).tolist() == [True, True, False]
+    assert reserved_features(load_sae("plain", plain, "cpu")).tolist() == [False] * 3
+    ensemble = load_sae("three", SaeUnderTest(variant="v", members=paths), "cpu")
+    assert reserved_features(ensemble).tolist() == [True, True, False, False, False, False, True, False, False]
