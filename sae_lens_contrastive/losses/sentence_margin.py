@@ -28,9 +28,9 @@ class SentenceMargin(LossTerm):
                          + token_share * mean over tokens of forget sentences of softplus(margin - e_t))
       + retain_weight * mean over retain sentences of softplus(margin + max over t of e_t).
     A forget sentence counts up to a token drawn at random, so that its first telling words must do. Retain text is half
-    sentences and half windows of 32 tokens of `n_sequences` retain sequences. theta is the mean level over the tokens
-    of the batch, a constant; of a JumpReLU SAE each feature's threshold. Source: Andrews
-    et al. 2003, "Support vector machines for multiple-instance learning", with the logistic loss in place of the hinge.
+    sentences and half windows of 32 tokens of `n_sequences` retain sequences. theta is the median level over the
+    tokens of the batch, a constant; of a JumpReLU SAE each feature's threshold. Source: Andrews et al. 2003, "Support
+    vector machines for multiple-instance learning", with the logistic loss in place of the hinge.
     """
 
     n_features: int = 32
@@ -105,7 +105,8 @@ class SentenceMargin(LossTerm):
         threshold = getattr(ctx.sae, "threshold", None)
         if threshold is not None:
             return threshold[: self.n_features]
-        return firing_level(ctx.sample.feature_acts.detach(), ctx.sample.hidden_pre.detach()).mean()
+        # Not the mean: a few huge tokens would decide where it lies.
+        return firing_level(ctx.sample.feature_acts.detach(), ctx.sample.hidden_pre.detach()).median()
 
     def _excess(
         self, sae: Any, space: OutputSpace, text: Sequences, theta: Float[Tensor, " n"] | Float[Tensor, ""]

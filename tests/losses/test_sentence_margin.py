@@ -77,6 +77,14 @@ def test_the_value_by_hand(options, expected):
     assert value(term(**options), space_of(FORGET, RETAIN)).item() == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_huge_token_of_the_batch_does_not_move_the_firing_level():
+    huge = torch.tensor([[1.0, 0.0], [1.0, 0.0], [9e4, 8e4]])
+    acts = huge * torch.tensor([1.0, 0.0])
+    ctx = make_context(acts, hidden_pre=huge, sae=identity_sae(), output_space=space_of(FORGET, RETAIN))
+    found = term(token_share=0.0, retain_weight=0.0)(ctx)
+    assert found.item() == pytest.approx(softplus(0.5 - 2), abs=1e-5)
+
+
 def test_the_strongest_reserved_feature_of_a_token_counts_and_others_do_not():
     assert value(term(token_share=0.0, retain_weight=0.0), space_of(FORGET, RETAIN)).item() == pytest.approx(
         softplus(-2), abs=1e-5

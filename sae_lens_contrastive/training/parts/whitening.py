@@ -90,7 +90,7 @@ class WhiteningPart(TrainingPart):
     def _begin(self, view: StepView, n_reserved: int) -> WhiteEncoder:
         assert view.output_space is not None
         whitening = whitening_of(_inputs(view.output_space).to(view.sae.W_enc), self.options.shrinkage)
-        level = float(firing_level(view.output.feature_acts.detach(), view.output.hidden_pre.detach()).mean())
+        level = float(firing_level(view.output.feature_acts.detach(), view.output.hidden_pre.detach()).median())
         generator = torch.Generator().manual_seed(view.seed)
         encoder = WhiteEncoder(whitening, n_reserved, level, self.options, generator)
         if self.saved:
