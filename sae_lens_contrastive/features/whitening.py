@@ -1,4 +1,4 @@
-"""Encoder columns learned in coordinates in which the residual stream is white."""
+"""Features learned in coordinates in which the residual stream is white."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
+from torch.nn.functional import normalize
 
 from sae_lens_contrastive.errors import ConfigError
 
@@ -15,29 +16,31 @@ _HUGE = 5.0
 _HELD = 0.9999
 _INITIAL_WEIGHT = 0.02
 _INITIAL_BIAS = -0.5
+_STATE = ("weight", "bias", "rows", "level")
 
 
 @dataclass(frozen=True)
 class WhiteningOptions:
-    """How the encoder of reserved features learns: the `whitening` section of a variant."""
+    """How reserved features learn: the `whitening` section of a variant."""
 
     lr: float = 5e-3
-    """Learning rate of AdamW in white coordinates at the first step, on top of the schedule of the run; falls linearly
-    to 0 at the last."""
+    """Learning rate of the encoder in white coordinates at the first step, on top of the schedule of the run; falls
+    linearly to 0 at the last."""
+    decoder_lr: float = 3e-3
+    """Learning rate of the decoder rows, which are kept at norm 1; on top of the schedule of the run."""
     weight_decay: float = 0.1
-    """Weight decay of AdamW."""
+    """Weight decay of the encoder in white coordinates."""
     shrinkage: float = 0.1
     """Weight, in (0, 1], of the identity in the correlation matrix; 1 only scales each dimension."""
     scale: float = 0.1
     """Pre-activation that one unit in white coordinates makes, so that reserved features reconstruct little."""
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ConfigError(f"whitening.lr is {self.lr}; it must be above 0.")
+        for name in ("lr", "decoder_lr", "scale"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"whitening.{name} is {getattr(self, name)}; it must be above 0.")
         if self.weight_decay < 0:
             raise ConfigError(f"whitening.weight_decay is {self.weight_decay}; it must be 0 or more.")
-        if self.scale <= 0:
-            raise ConfigError(f"whitening.scale is {self.scale}; it must be above 0.")
         if not 0 < self.shrinkage <= 1:
             raise ConfigError(f"whitening.shrinkage is {self.shrinkage}; it must be above 0 and at most 1.")
 
@@ -80,22 +83,42 @@ def whitening_of(inputs: Float[Tensor, "n d_in"], shrinkage: float) -> Whitening
     return Whitening(white.to(inputs.dtype), mean.to(inputs.dtype))
 
 
-class WhiteEncoder:
-    """Encoder columns W = scale Z V and biases b = level + scale c - mean W, of which V and c are learned by AdamW.
+class Gradients(NamedTuple):
+    """Gradients of the features' parameters as the SAE has them."""
 
-    `level` is about the pre-activation at which features fire when the encoder begins.
+    columns: Float[Tensor, "d_in n"]
+    """Of W."""
+    biases: Float[Tensor, " n"]
+    """Of b."""
+    rows: Float[Tensor, "n d_in"]
+    """Of the decoder rows."""
+
+
+class WhiteFeatures:
+    """Encoder columns W = scale Z V, biases b = level + scale c - mean W and decoder rows of norm 1.
+
+    V, c and the rows are learned by AdamW, the rows without weight decay. `level` is about the pre-activation at which
+    features fire when they begin.
     """
 
     def __init__(
-        self, whitening: Whitening, n_features: int, level: float, options: WhiteningOptions, generator: Generator
+        self,
+        whitening: Whitening,
+        rows: Float[Tensor, "n d_in"],
+        level: float,
+        options: WhiteningOptions,
+        generator: Generator,
     ) -> None:
         mean = whitening.mean
         self.whitening, self.options = whitening, options
-        start = torch.randn(len(mean), n_features, generator=generator).to(mean)
+        start = torch.randn(len(mean), len(rows), generator=generator).to(mean)
         self.level = torch.tensor(level).to(mean)
         self.weight = (_INITIAL_WEIGHT * start).requires_grad_()
-        self.bias = torch.full((n_features,), _INITIAL_BIAS).to(mean).requires_grad_()
-        self.optimizer = torch.optim.AdamW([self.weight, self.bias], lr=options.lr, weight_decay=options.weight_decay)
+        self.bias = torch.full((len(rows),), _INITIAL_BIAS).to(mean).requires_grad_()
+        self.rows = normalize(rows.detach().to(mean), dim=1).requires_grad_()
+        encoder = {"params": [self.weight, self.bias], "weight_decay": options.weight_decay}
+        decoder = {"params": [self.rows], "weight_decay": 0.0}
+        self.optimizer = torch.optim.AdamW([encoder, decoder], lr=options.lr)
 
     @torch.no_grad()
     def columns(self) -> tuple[Float[Tensor, "d_in n"], Float[Tensor, " n"]]:
@@ -104,21 +127,24 @@ class WhiteEncoder:
         return columns, self.level + self.options.scale * self.bias - self.whitening.mean @ columns
 
     @torch.no_grad()
-    def step(self, columns: Float[Tensor, "d_in n"], biases: Float[Tensor, " n"], lr_factor: float) -> None:
-        """One step of AdamW from the gradients with respect to W and b, at `lr_factor` times the learning rate.
+    def step(self, gradients: Gradients, encoder_factor: float, decoder_factor: float) -> None:
+        """One step of AdamW from the gradients of W, b and the rows, at factors times the learning rates.
 
         By the chain rule dV = scale Z^T (dW - mean db^T) and dc = scale db.
         """
-        centred = columns - torch.outer(self.whitening.mean, biases)
+        centred = gradients.columns - torch.outer(self.whitening.mean, gradients.biases)
         self.weight.grad = self.options.scale * self.whitening.map.T @ centred
-        self.bias.grad = self.options.scale * biases
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.options.lr * lr_factor
+        self.bias.grad = self.options.scale * gradients.biases
+        self.rows.grad = gradients.rows
+        encoder, decoder = self.optimizer.param_groups
+        encoder["lr"] = self.options.lr * encoder_factor
+        decoder["lr"] = self.options.decoder_lr * decoder_factor
         self.optimizer.step()
+        self.rows.copy_(normalize(self.rows, dim=1))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """V, c, the level and AdamW's state; the whitening itself is made anew."""
-        state = {"weight": self.weight.detach(), "bias": self.bias.detach(), "level": self.level}
+        """V, c, the rows, the level and AdamW's state; the whitening itself is made anew."""
+        state = {name: getattr(self, name).detach() for name in _STATE}
         for i, moments in self.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{i}.{name}": tensor for name, tensor in moments.items()}
         return state
@@ -126,9 +152,8 @@ class WhiteEncoder:
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take the tensors of `state_dict` over."""
-        self.weight.copy_(state["weight"])
-        self.bias.copy_(state["bias"])
-        self.level.copy_(state["level"])
+        for name in _STATE:
+            getattr(self, name).copy_(state[name])
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in state.items():
             if name.startswith("optimizer."):

@@ -26,11 +26,11 @@ class SentenceMargin(LossTerm):
     With e_t = max over i in G of (hidden_pre_i(t) - theta) / temperature, how far a token is above the firing level,
     L = forget_weight * ((1 - token_share) * mean over forget sentences of softplus(margin - max over t of e_t)
                          + token_share * mean over tokens of forget sentences of softplus(margin - e_t))
-      + retain_weight * mean over retain sentences of softplus(margin + max over t of e_t).
-    A forget sentence counts up to a token drawn at random, so that its first telling words must do. Retain text is half
-    sentences and half windows of 32 tokens of `n_sequences` retain sequences. theta is the median level over the
-    tokens of the batch, a constant; of a JumpReLU SAE each feature's threshold. Source: Andrews et al. 2003, "Support
-    vector machines for multiple-instance learning", with the logistic loss in place of the hinge.
+      + retain_weight * mean over retain sentences and windows of softplus(margin + max over t of e_t).
+    A forget sentence counts up to a token drawn at random, so that its first telling words must do. Windows are pieces
+    of 32 tokens of `n_sequences` retain sequences. theta is the median level over the tokens of the batch, a constant;
+    of a JumpReLU SAE each feature's threshold. Source: Andrews et al. 2003, "Support vector machines for
+    multiple-instance learning", with the logistic loss in place of the hinge.
     """
 
     n_features: int = 32
@@ -98,7 +98,7 @@ class SentenceMargin(LossTerm):
         if self.n_sequences:
             texts.append(_windows(space.retain.turn(ctx.step, self.n_sequences)))
         strongest = [_strongest(self._excess(ctx.sae, space, text, theta), text.editable) for text in texts]
-        retain_loss = torch.stack([softplus(self.margin + each).mean() for each in strongest]).mean()
+        retain_loss = softplus(self.margin + torch.cat(strongest)).mean()
         return self.forget_weight * forget_loss + self.retain_weight * retain_loss
 
     def _firing_level(self, ctx: LossContext) -> Float[Tensor, " n"] | Float[Tensor, ""]:

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from sae_lens_contrastive.errors import ConfigError
-from sae_lens_contrastive.features.whitening import WhiteEncoder, Whitening, WhiteningOptions, whitening_of
+from sae_lens_contrastive.features.whitening import (
+    Gradients,
+    WhiteFeatures,
+    Whitening,
+    WhiteningOptions,
+    whitening_of,
+)
 
 
 def mixed(n=20_000):
@@ -49,14 +55,23 @@ def test_a_dimension_that_never_changes_is_no_problem():
     assert bool(torch.isfinite(whitening_of(x, 0.1).map).all())
 
 
-def encoder(whitening, **options):
-    return WhiteEncoder(whitening, 2, 0.7, WhiteningOptions(**options), torch.Generator().manual_seed(0))
+def features(whitening, **options):
+    rows = torch.tensor([[3.0, 0.0, 4.0], [0.0, 2.0, 0.0]])
+    return WhiteFeatures(whitening, rows, 0.7, WhiteningOptions(**options), torch.Generator().manual_seed(0))
+
+
+def gradients(columns=None, biases=None, rows=None):
+    return Gradients(
+        torch.zeros(3, 2) if columns is None else columns,
+        torch.zeros(2) if biases is None else biases,
+        torch.zeros(2, 3) if rows is None else rows,
+    )
 
 
 def test_columns_on_inputs_are_the_weights_on_white_inputs():
     x = mixed(100)
     whitening = whitening_of(x, 0.1)
-    white = encoder(whitening)
+    white = features(whitening)
     columns, biases = white.columns()
     expected = 0.7 + 0.1 * ((x - whitening.mean) @ whitening.map @ white.weight + white.bias)
     assert torch.allclose(x @ columns + biases, expected, atol=1e-4)
@@ -65,14 +80,14 @@ def test_columns_on_inputs_are_the_weights_on_white_inputs():
 def test_gradients_reach_the_white_weights_by_the_chain_rule():
     x = mixed(100)
     whitening = whitening_of(x, 0.1)
-    white = encoder(whitening)
+    white = features(whitening)
     columns, biases = (tensor.requires_grad_() for tensor in white.columns())
     (x @ columns + biases).square().mean().backward()
     direct = (0.7 + 0.1 * ((x - whitening.mean) @ whitening.map @ white.weight + white.bias)).square().mean()
     expected = torch.autograd.grad(direct, [white.weight, white.bias])
     assert columns.grad is not None
     assert biases.grad is not None
-    white.step(columns.grad, biases.grad, 0.0)
+    white.step(gradients(columns.grad, biases.grad), 0.0, 0.0)
     assert white.weight.grad is not None
     assert white.bias.grad is not None
     assert torch.allclose(white.weight.grad, expected[0], rtol=1e-3, atol=1e-5)
@@ -80,30 +95,40 @@ def test_gradients_reach_the_white_weights_by_the_chain_rule():
 
 
 def test_a_first_step_is_as_long_as_the_scheduled_learning_rate():
-    white = encoder(Whitening(torch.eye(3), torch.zeros(3)), lr=0.01, weight_decay=0.0)
+    white = features(Whitening(torch.eye(3), torch.zeros(3)), lr=0.01, weight_decay=0.0)
     before = white.weight.detach().clone()
-    white.step(torch.full((3, 2), 4.0), torch.ones(2), 0.5)
+    white.step(gradients(torch.full((3, 2), 4.0), torch.ones(2)), 0.5, 1.0)
     assert torch.allclose(before - white.weight, torch.full((3, 2), 0.005), atol=1e-6)
 
 
-def test_a_saved_encoder_goes_on_as_if_it_had_not_stopped():
+def test_decoder_rows_start_where_they_were_and_turn_at_norm_one():
+    white = features(Whitening(torch.eye(3), torch.zeros(3)), decoder_lr=0.1)
+    assert torch.allclose(white.rows, torch.tensor([[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]]))
+    white.step(gradients(rows=torch.tensor([[0.0, 5.0, 0.0], [0.0, 0.0, 0.0]])), 0.0, 0.5)
+    expected = torch.tensor([0.6, -0.05, 0.8])
+    assert torch.allclose(white.rows[0], expected / expected.norm(), atol=1e-5)
+    assert torch.equal(white.rows[1], torch.tensor([0.0, 1.0, 0.0]))
+
+
+def test_saved_features_go_on_as_if_they_had_not_stopped():
     whitening = whitening_of(mixed(), 0.1)
-    one, two = encoder(whitening), encoder(whitening)
-    gradients = [(torch.randn(3, 2), torch.randn(2)) for _ in range(4)]
-    for columns, biases in gradients[:2]:
-        one.step(columns, biases, 1.0)
+    one, two = features(whitening), features(whitening)
+    steps = [gradients(torch.randn(3, 2), torch.randn(2), torch.randn(2, 3)) for _ in range(4)]
+    for each in steps[:2]:
+        one.step(each, 1.0, 1.0)
     two.load_state_dict({name: tensor.clone() for name, tensor in one.state_dict().items()})
-    for columns, biases in gradients[2:]:
-        one.step(columns, biases, 1.0)
-        two.step(columns, biases, 1.0)
-    assert torch.equal(one.weight, two.weight)
-    assert torch.equal(one.bias, two.bias)
+    for each in steps[2:]:
+        one.step(each, 1.0, 1.0)
+        two.step(each, 1.0, 1.0)
+    for name in ("weight", "bias", "rows"):
+        assert torch.equal(getattr(one, name), getattr(two, name)), name
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"lr": 0.0}, "must be above 0"),
+        ({"decoder_lr": 0.0}, "must be above 0"),
         ({"weight_decay": -1.0}, "0 or more"),
         ({"scale": 0.0}, "must be above 0"),
         ({"shrinkage": 0.0}, "at most 1"),

@@ -135,13 +135,13 @@ def test_forget_sentences_end_at_a_token_drawn_by_the_step_alone():
     assert whole.item() == pytest.approx(softplus(-9), abs=1e-5)
 
 
-def test_windows_of_retain_sequences_are_half_of_retain_text():
+def test_windows_of_retain_sequences_count_as_sentences_do():
     # Three windows of 32 tokens and a rest that is left out; the strongest tokens are 0, 5 and 0.
     sequence = torch.zeros(1, 100, 2)
     sequence[0, 40, 0], sequence[0, 98, 0] = 5.0, 50.0
     whole = Sequences(torch.zeros(1, 100, dtype=torch.long), sequence, torch.ones(1, 100, dtype=torch.bool))
     found = value(term(forget_weight=0.0, n_sequences=1, retain_weight=1.0), space_of(FORGET, RETAIN, whole))
-    assert found.item() == pytest.approx((softplus(1) + (2 * softplus(0) + softplus(5)) / 3) / 2, abs=1e-5)
+    assert found.item() == pytest.approx((softplus(1) + 2 * softplus(0) + softplus(5)) / 4, abs=1e-5)
 
 
 def test_the_gradient_raises_forget_tokens_and_lowers_the_strongest_retain_token():

@@ -1,4 +1,4 @@
-"""The part that trains the encoder of reserved features in white coordinates."""
+"""The part that trains reserved features, their encoder in white coordinates."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from sae_lens_contrastive.features.whitening import WhiteEncoder, WhiteningOptions, whitening_of
+from sae_lens_contrastive.features.whitening import Gradients, WhiteFeatures, WhiteningOptions, whitening_of
 from sae_lens_contrastive.losses.output_space import OutputSpace
 from sae_lens_contrastive.losses.soft_firing import firing_level
 from sae_lens_contrastive.training.parts.base import StepView, TrainingPart
 
 _MAX_TOKENS = 50_000
-_TINY = 1e-8
-_ENCODER = {"W_enc": 1, "b_enc": 0}
-"""Encoder parameters, each with the axis of the feature."""
+_PARAMETERS = {"W_enc": 1, "b_enc": 0, "W_dec": 0}
+"""Parameters that features have a share in, each with the axis of the feature."""
 
 
 class WhiteningPart(TrainingPart):
-    """Takes the encoder gradients of the reserved features from the host's optimiser and steps in white coordinates.
+    """Takes the gradients of the reserved features from the host's optimiser and steps with one of its own.
 
-    They come from terms on sequences and sentences alone: what the batch would have the features reconstruct, its few
-    huge tokens above all, is kept from them. Dimensions of the residual stream differ in size by orders of magnitude,
+    The encoder learns in white coordinates. Dimensions of the residual stream differ in size by orders of magnitude,
     and Adam moves every weight by about the learning rate: along the largest, single steps throw a half-space about.
     White are the retain sentences and sequences of the output space. The features begin anew at the first step.
 
-    The host's gradient clipping does not see these gradients, b_dec moves no boundary, and decoder rows of the features
-    are kept at norm 1: where activations are rescaled by the norm, a growing row would make its feature fire more.
+    The encoder's gradients come from terms on sequences and sentences alone: what the batch would have the features
+    reconstruct, its few huge tokens above all, is kept from them. The host's gradient clipping does not see what is
+    taken, b_dec moves no boundary, and decoder rows are kept at norm 1: where activations are rescaled by the norm, a
+    growing row would make its feature fire more.
     """
 
     name: ClassVar[str] = "whitening"
@@ -38,7 +38,7 @@ class WhiteningPart(TrainingPart):
         super().__init__()
         self.options = options
         self.n_steps = n_steps
-        self.encoder: WhiteEncoder | None = None
+        self.learned: WhiteFeatures | None = None
         self.saved: dict[str, Tensor] = {}
         self.gradients: dict[str, Tensor] = {}
 
@@ -51,7 +51,7 @@ class WhiteningPart(TrainingPart):
             self.gradients[name] = own.clone()
             own.zero_()
 
-        for name, axis in _ENCODER.items():
+        for name, axis in _PARAMETERS.items():
             parameter = sae.get_parameter(name)
             parameter.register_post_accumulate_grad_hook(
                 lambda parameter, name=name, axis=axis: divert(name, axis, parameter)
@@ -59,43 +59,44 @@ class WhiteningPart(TrainingPart):
 
     @override
     def after_step(self, view: StepView) -> None:
-        """Step in white coordinates, and write the encoder."""
+        """Step, and write the features."""
         n_reserved = int(view.features.reserved.sum())
-        if self.encoder is None:
-            self.encoder = self._begin(view, n_reserved)
+        if self.learned is None:
+            self.learned = self._begin(view, n_reserved)
         if view.step > 0:
             group = view.optimizer.param_groups[0]
-            lr_factor = group["lr"] / group["initial_lr"] * (1 - view.step / self.n_steps)
-            self.encoder.step(self.gradients["W_enc"], self.gradients["b_enc"], lr_factor)
-        columns, biases = self.encoder.columns()
+            schedule = group["lr"] / group["initial_lr"]
+            gradients = Gradients(*(self.gradients[name] for name in _PARAMETERS))
+            self.learned.step(gradients, schedule * (1 - view.step / self.n_steps), schedule)
+        columns, biases = self.learned.columns()
         sae: Any = view.sae
         with torch.no_grad():
             if sae.cfg.apply_b_dec_to_input:
                 biases = biases + sae.b_dec @ columns
             sae.W_enc[:, :n_reserved] = columns
             sae.b_enc[:n_reserved] = biases
-            rows = sae.W_dec[:n_reserved]
-            rows /= rows.norm(dim=1, keepdim=True).clamp(min=_TINY)
+            sae.W_dec[:n_reserved] = self.learned.rows
 
     @override
     def state_dict(self) -> dict[str, Tensor]:
-        """The encoder in white coordinates and its optimiser."""
-        return self.saved if self.encoder is None else self.encoder.state_dict()
+        """The features in white coordinates and their optimiser."""
+        return self.saved if self.learned is None else self.learned.state_dict()
 
     @override
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Keep the state until the first step, when the whitening is made anew."""
-        self.saved, self.encoder = state, None
+        self.saved, self.learned = state, None
 
-    def _begin(self, view: StepView, n_reserved: int) -> WhiteEncoder:
+    def _begin(self, view: StepView, n_reserved: int) -> WhiteFeatures:
         assert view.output_space is not None
-        whitening = whitening_of(_inputs(view.output_space).to(view.sae.W_enc), self.options.shrinkage)
+        sae: Any = view.sae
+        whitening = whitening_of(_inputs(view.output_space).to(sae.W_enc), self.options.shrinkage)
         level = float(firing_level(view.output.feature_acts.detach(), view.output.hidden_pre.detach()).median())
         generator = torch.Generator().manual_seed(view.seed)
-        encoder = WhiteEncoder(whitening, n_reserved, level, self.options, generator)
+        learned = WhiteFeatures(whitening, sae.W_dec[:n_reserved], level, self.options, generator)
         if self.saved:
-            encoder.load_state_dict(self.saved)
-        return encoder
+            learned.load_state_dict(self.saved)
+        return learned
 
 
 def _inputs(space: OutputSpace) -> Float[Tensor, "n d_in"]:

@@ -4,7 +4,7 @@ import torch
 from made_training import Loop, clone
 from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig
 
-from sae_lens_contrastive.features.whitening import WhiteningOptions
+from sae_lens_contrastive.features.whitening import Gradients, WhiteningOptions
 from sae_lens_contrastive.losses import OutputSpace, Sequences, Sides
 from sae_lens_contrastive.training.parts.whitening import WhiteningPart
 
@@ -92,26 +92,40 @@ def test_the_decoder_bias_moves_no_boundary():
 def test_it_learns_from_the_gradient_of_the_encoder():
     made = loop(lr=0.05, weight_decay=0.0)
     made.step(batch(0))
-    encoder = made.parts[0].encoder
-    before = encoder.weight.detach().clone()
+    features = made.parts[0].learned
+    before = features.weight.detach().clone()
     # Pre-activations of feature 0 are to fall with the first white direction; feature 1 gets no gradient.
     made.sae.zero_grad()
-    white = (batch(1) - encoder.whitening.mean) @ encoder.whitening.map[:, 0]
-    (made.sae.W_enc[:, 0] @ encoder.whitening.map[:, 0]).backward()
+    white = (batch(1) - features.whitening.mean) @ features.whitening.map[:, 0]
+    (made.sae.W_enc[:, 0] @ features.whitening.map[:, 0]).backward()
     assert made.sae.W_enc.grad[:, :N_RESERVED].abs().max() == 0
     assert len(white) == 32
-    made.parts[0].gradients["b_enc"] = torch.zeros(N_RESERVED)
-    encoder.step(made.parts[0].gradients["W_enc"], made.parts[0].gradients["b_enc"], 1.0)
-    moved = encoder.weight - before
+    taken = made.parts[0].gradients
+    features.step(Gradients(taken["W_enc"], torch.zeros(N_RESERVED), torch.zeros(N_RESERVED, D_IN)), 1.0, 1.0)
+    moved = features.weight - before
     assert moved[0, 0] < -0.04
     assert torch.all(moved[:, 1] == 0)
+
+
+def test_decoder_rows_turn_with_an_optimiser_of_their_own():
+    made = loop(decoder_lr=0.2)
+    made.step(batch(0))
+    before = made.sae.W_dec.detach().clone()
+    made.sae.zero_grad()
+    made.sae.W_dec[0, 1].backward()
+    assert made.sae.W_dec.grad.abs().max() == 0
+    made.parts[0].gradients |= {"W_enc": torch.zeros(D_IN, N_RESERVED), "b_enc": torch.zeros(N_RESERVED)}
+    made.parts[0].learned.step(Gradients(*(made.parts[0].gradients[n] for n in ("W_enc", "b_enc", "W_dec"))), 1.0, 1.0)
+    rows = made.parts[0].learned.rows
+    assert rows[0, 1] < before[0, 1] - 0.05
+    assert torch.equal(rows[1], before[1])
 
 
 def test_the_learning_rate_falls_to_zero():
     made = loop(lr=0.05)
     for seed in range(N_STEPS):
         made.step(batch(seed))
-    assert made.parts[0].encoder.optimizer.param_groups[0]["lr"] == 0.05 * (1 - (N_STEPS - 1) / N_STEPS)
+    assert made.parts[0].learned.optimizer.param_groups[0]["lr"] == 0.05 * (1 - (N_STEPS - 1) / N_STEPS)
 
 
 def test_resumed_it_goes_on_bit_for_bit():
