@@ -84,10 +84,10 @@ def whitening_of(inputs: Float[Tensor, "n d_in"], shrinkage: float) -> Whitening
 
 
 class Gradients(NamedTuple):
-    """Gradients of the features' parameters as the SAE has them."""
+    """Gradients of the features' parameters."""
 
     columns: Float[Tensor, "d_in n"]
-    """Of W."""
+    """Of W, on inputs that nothing was taken off."""
     biases: Float[Tensor, " n"]
     """Of b."""
     rows: Float[Tensor, "n d_in"]

@@ -41,6 +41,8 @@ class WhiteningPart(TrainingPart):
         self.learned: WhiteFeatures | None = None
         self.saved: dict[str, Tensor] = {}
         self.gradients: dict[str, Tensor] = {}
+        self.shift: Tensor | None = None
+        """What the SAE takes off its input before the encoder."""
 
     def watch(self, sae: Any, n_reserved: int) -> None:
         """Keep the gradients of the first features of every backward pass, and leave zeros to the host."""
@@ -50,6 +52,9 @@ class WhiteningPart(TrainingPart):
             own = parameter.grad.narrow(axis, 0, n_reserved)
             self.gradients[name] = own.clone()
             own.zero_()
+            if name == "W_enc" and sae.cfg.apply_b_dec_to_input:
+                # As it is in this forward pass; the host's step moves it.
+                self.shift = sae.b_dec.detach().clone()
 
         for name, axis in _PARAMETERS.items():
             parameter = sae.get_parameter(name)
@@ -66,7 +71,10 @@ class WhiteningPart(TrainingPart):
         if view.step > 0:
             group = view.optimizer.param_groups[0]
             schedule = group["lr"] / group["initial_lr"]
-            gradients = Gradients(*(self.gradients[name] for name in _PARAMETERS))
+            columns, biases, rows = (self.gradients[name] for name in _PARAMETERS)
+            if self.shift is not None:
+                columns = columns + torch.outer(self.shift, biases)
+            gradients = Gradients(columns, biases, rows)
             self.learned.step(gradients, schedule * (1 - view.step / self.n_steps), schedule)
         columns, biases = self.learned.columns()
         sae: Any = view.sae

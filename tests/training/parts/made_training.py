@@ -34,15 +34,18 @@ class Loop:
         self.optimizer.zero_grad()
         self.passes_since_fired += 1
         self.passes_since_fired[(output.feature_acts > 0).any(dim=0)] = 0
-        dead = (self.passes_since_fired > self.dead_window) & ~self.features.pruned
-        view = StepView(
-            self.n_steps, self.sae, self.optimizer, output, self.domains,
-            self.passes_since_fired, dead, self.features, self.seed, self.output_space,
-        )  # fmt: skip
         for part in self.parts:
-            part.after_step(view)
+            part.after_step(self.view(self.n_steps, output))
         self.n_steps += 1
         return output
+
+    def view(self, step, output=None):
+        """What parts see after a step."""
+        dead = (self.passes_since_fired > self.dead_window) & ~self.features.pruned
+        return StepView(
+            step, self.sae, self.optimizer, output, self.domains,
+            self.passes_since_fired, dead, self.features, self.seed, self.output_space,
+        )  # fmt: skip
 
     def state(self):
         """What a checkpoint holds of all this, copied."""

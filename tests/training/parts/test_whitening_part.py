@@ -107,6 +107,27 @@ def test_it_learns_from_the_gradient_of_the_encoder():
     assert torch.all(moved[:, 1] == 0)
 
 
+def test_the_gradient_is_that_of_the_white_weights_whatever_the_decoder_bias():
+    made = loop()
+    made.step(batch(0))
+    made.sae.b_dec.data += torch.tensor([50.0, -3.0, 0.0, 7.0, 1.0, 0.0])
+    part, x = made.parts[0], batch(1)
+    features = part.learned
+    part.after_step(made.view(0))  # the biases follow the decoder bias
+    made.sae.zero_grad()
+    target = torch.linspace(-1, 1, 64).reshape(32, 2)
+    hidden_pre = ((x - made.sae.b_dec) @ made.sae.W_enc + made.sae.b_enc)[:, :N_RESERVED]
+    (hidden_pre - target).square().mean().backward()
+    columns = 0.1 * features.whitening.map @ features.weight
+    direct = (x - features.whitening.mean) @ columns + features.level + 0.1 * features.bias
+    expected = torch.autograd.grad((direct - target).square().mean(), [features.weight, features.bias])
+    with torch.no_grad():
+        made.sae.b_dec += 1.0  # as the host's step would
+    part.after_step(made.view(1))
+    torch.testing.assert_close(features.weight.grad, expected[0], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(features.bias.grad, expected[1], rtol=1e-3, atol=1e-5)
+
+
 def test_decoder_rows_turn_with_an_optimiser_of_their_own():
     made = loop(decoder_lr=0.2)
     made.step(batch(0))
