@@ -97,22 +97,22 @@ class Gradients(NamedTuple):
 class WhiteFeatures:
     """Encoder columns W = scale Z V, biases b = level + scale c - mean W and decoder rows of norm 1.
 
-    V, c and the rows are learned by AdamW, the rows without weight decay. `level` is about the pre-activation at which
-    features fire when they begin.
+    V, c and the rows are learned by AdamW, the rows without weight decay. `level` is the pre-activation at which each
+    feature fires; whoever trains the SAE keeps it up to date.
     """
 
     def __init__(
         self,
         whitening: Whitening,
         rows: Float[Tensor, "n d_in"],
-        level: float,
+        level: Float[Tensor, " n"],
         options: WhiteningOptions,
         generator: Generator,
     ) -> None:
         mean = whitening.mean
         self.whitening, self.options = whitening, options
         start = torch.randn(len(mean), len(rows), generator=generator).to(mean)
-        self.level = torch.tensor(level).to(mean)
+        self.level = level.detach().to(mean).clone()
         self.weight = (_INITIAL_WEIGHT * start).requires_grad_()
         self.bias = torch.full((len(rows),), _INITIAL_BIAS).to(mean).requires_grad_()
         self.rows = normalize(rows.detach().to(mean), dim=1).requires_grad_()

@@ -15,7 +15,7 @@ from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses.base import LossContext, LossTerm, register_loss_term
 from sae_lens_contrastive.losses.objectives import ForgetPredictions, build_objective
 from sae_lens_contrastive.losses.output_space import OutputSpace, Sequences, Sides
-from sae_lens_contrastive.losses.soft_firing import soft_firing
+from sae_lens_contrastive.losses.soft_firing import encode_as_saved, soft_firing
 
 
 @register_loss_term("output_kl")
@@ -124,10 +124,9 @@ class OutputKL(LossTerm):
         return objective(ForgetPredictions(said, targets, reference, model))
 
     def _edited(self, sae: Any, space: OutputSpace, parts: Sequence[Sides]) -> list[_Residuals]:
-        # All text in one call: a BatchTopK SAE shares its activations out over the tokens it is given together.
         texts = [*(part.forget for part in parts), *(part.retain for part in parts)]
         tokens = torch.cat([text.residual[text.editable] for text in texts])
-        acts, hidden_pre = sae.encode_with_hidden_pre(tokens.to(sae.W_dec) * space.activation_scale)
+        acts, hidden_pre = encode_as_saved(sae, tokens.to(sae.W_dec) * space.activation_scale)
         codes = _Codes(acts.float(), hidden_pre.float())
         sizes = [int(text.editable.sum()) for text in texts]
         chosen = self._chosen(acts.detach(), sum(sizes[: len(parts)]))

@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses.base import LossContext, LossTerm, register_loss_term
 from sae_lens_contrastive.losses.output_space import OutputSpace, Sequences
-from sae_lens_contrastive.losses.soft_firing import firing_level
+from sae_lens_contrastive.losses.soft_firing import firing_level, own_thresholds
 
 _WINDOW = 32
 
@@ -28,9 +28,10 @@ class SentenceMargin(LossTerm):
                          + token_share * mean over tokens of forget sentences of softplus(margin - e_t))
       + retain_weight * mean over retain sentences and windows of softplus(margin + max over t of e_t).
     A forget sentence counts up to a token drawn at random, so that its first telling words must do. Windows are pieces
-    of 32 tokens of `n_sequences` retain sequences. theta is the median level over the tokens of the batch, a constant;
-    of a JumpReLU SAE each feature's threshold. Source: Andrews et al. 2003, "Support vector machines for
-    multiple-instance learning", with the logistic loss in place of the hinge.
+    of 32 tokens of `n_sequences` retain sequences. theta is the threshold of a JumpReLU or BatchTopK SAE, and else the
+    median level over the tokens of the batch, a constant: a TopK SAE, whose level differs from token to token, follows
+    it roughly. Source: Andrews et al. 2003, "Support vector machines for multiple-instance learning", with the logistic
+    loss in place of the hinge.
     """
 
     n_features: int = 32
@@ -102,9 +103,9 @@ class SentenceMargin(LossTerm):
         return self.forget_weight * forget_loss + self.retain_weight * retain_loss
 
     def _firing_level(self, ctx: LossContext) -> Float[Tensor, " n"] | Float[Tensor, ""]:
-        threshold = getattr(ctx.sae, "threshold", None)
-        if threshold is not None:
-            return threshold[: self.n_features]
+        thresholds = own_thresholds(ctx.sae)
+        if thresholds is not None:
+            return thresholds[: self.n_features]
         # Not the mean: a few huge tokens would decide where it lies.
         return firing_level(ctx.sample.feature_acts.detach(), ctx.sample.hidden_pre.detach()).median()
 

@@ -57,7 +57,9 @@ def test_a_dimension_that_never_changes_is_no_problem():
 
 def features(whitening, **options):
     rows = torch.tensor([[3.0, 0.0, 4.0], [0.0, 2.0, 0.0]])
-    return WhiteFeatures(whitening, rows, 0.7, WhiteningOptions(**options), torch.Generator().manual_seed(0))
+    return WhiteFeatures(
+        whitening, rows, torch.full((2,), 0.7), WhiteningOptions(**options), torch.Generator().manual_seed(0)
+    )
 
 
 def gradients(columns=None, biases=None, rows=None):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from made_context import make_context
+from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses import (
@@ -16,7 +17,7 @@ from sae_lens_contrastive.losses import (
     MutualInformation,
     SupervisedContrastive,
 )
-from sae_lens_contrastive.losses.soft_firing import soft_firing
+from sae_lens_contrastive.losses.soft_firing import encode_as_saved, soft_firing
 
 APART = [[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 3.0]]
 TWO_AND_TWO = [FORGET, FORGET, RETAIN, RETAIN]
@@ -192,3 +193,16 @@ def test_terms_on_labels_refuse_a_batch_without_them(term):
 def test_wrong_options_are_refused(build, message):
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+def test_a_batchtopk_sae_fires_as_it_will_be_saved():
+    sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=2, d_sae=2, k=1, rescale_acts_by_decoder_norm=False))
+    sae.W_enc.data, sae.topk_threshold = torch.eye(2), torch.tensor(0.5, dtype=torch.double)
+    x = torch.tensor([[3.0, 2.0], [0.4, 0.6]])
+    # Two activations for two tokens: in training the first token takes both.
+    assert sae.encode_with_hidden_pre(x)[0].tolist() == [[3.0, 2.0], [0.0, 0.0]]
+    acts, hidden_pre = encode_as_saved(sae, x)
+    torch.testing.assert_close(acts, torch.tensor([[3.0, 2.0], [0.0, 0.6]]))
+    torch.testing.assert_close(hidden_pre, x)
+    found = soft_firing(acts, hidden_pre, torch.tensor([0, 1]), steepness=1.0, sae=sae)
+    torch.testing.assert_close(found, torch.sigmoid(x - 0.5))

@@ -11,10 +11,11 @@ from typing_extensions import override
 
 from sae_lens_contrastive.features.whitening import Gradients, WhiteFeatures, WhiteningOptions, whitening_of
 from sae_lens_contrastive.losses.output_space import OutputSpace
-from sae_lens_contrastive.losses.soft_firing import firing_level
+from sae_lens_contrastive.losses.soft_firing import firing_level, own_thresholds
 from sae_lens_contrastive.training.parts.base import StepView, TrainingPart
 
 _MAX_TOKENS = 50_000
+_FOLLOWED = 0.05
 _PARAMETERS = {"W_enc": 1, "b_enc": 0, "W_dec": 0}
 """Parameters that features have a share in, each with the axis of the feature."""
 
@@ -68,6 +69,7 @@ class WhiteningPart(TrainingPart):
         n_reserved = int(view.features.reserved.sum())
         if self.learned is None:
             self.learned = self._begin(view, n_reserved)
+        _follow(self.learned.level, view)
         if view.step > 0:
             group = view.optimizer.param_groups[0]
             schedule = group["lr"] / group["initial_lr"]
@@ -99,12 +101,25 @@ class WhiteningPart(TrainingPart):
         assert view.output_space is not None
         sae: Any = view.sae
         whitening = whitening_of(_inputs(view.output_space).to(sae.W_enc), self.options.shrinkage)
-        level = float(firing_level(view.output.feature_acts.detach(), view.output.hidden_pre.detach()).median())
+        level = _level(view).expand(n_reserved) if own_thresholds(sae) is None else torch.zeros(n_reserved)
         generator = torch.Generator().manual_seed(view.seed)
         learned = WhiteFeatures(whitening, sae.W_dec[:n_reserved], level, self.options, generator)
         if self.saved:
             learned.load_state_dict(self.saved)
         return learned
+
+
+def _follow(level: Float[Tensor, " n"], view: StepView) -> None:
+    """Move the level to where features fire now, slowly where every batch says something else."""
+    thresholds = own_thresholds(view.sae)
+    if thresholds is None:
+        level += _FOLLOWED * (_level(view) - level)
+    else:
+        level.copy_(thresholds[: len(level)].detach())
+
+
+def _level(view: StepView) -> Float[Tensor, ""]:
+    return firing_level(view.output.feature_acts.detach(), view.output.hidden_pre.detach()).median()
 
 
 def _inputs(space: OutputSpace) -> Float[Tensor, "n d_in"]:

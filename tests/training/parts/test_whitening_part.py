@@ -1,11 +1,18 @@
 """Reserved features whose encoder learns in white coordinates, beside the host's optimiser."""
 
+import pytest
 import torch
 from made_training import Loop, clone
-from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig
+from sae_lens import (
+    BatchTopKTrainingSAE,
+    BatchTopKTrainingSAEConfig,
+    StandardTrainingSAE,
+    StandardTrainingSAEConfig,
+)
 
 from sae_lens_contrastive.features.whitening import Gradients, WhiteningOptions
 from sae_lens_contrastive.losses import OutputSpace, Sequences, Sides
+from sae_lens_contrastive.losses.soft_firing import firing_level
 from sae_lens_contrastive.training.parts.whitening import WhiteningPart
 
 D_IN, D_SAE, N_RESERVED, N_STEPS = 6, 8, 2, 40
@@ -80,7 +87,8 @@ def test_the_decoder_bias_moves_no_boundary():
 
     def reserved():
         x = batch(9)
-        return ((x - made.sae.b_dec) @ made.sae.W_enc + made.sae.b_enc)[:, :N_RESERVED].detach()
+        hidden_pre = ((x - made.sae.b_dec) @ made.sae.W_enc + made.sae.b_enc)[:, :N_RESERVED].detach()
+        return hidden_pre - made.parts[0].learned.level
 
     before, b_dec = reserved(), made.sae.b_dec.detach().clone()
     for seed in range(1, 6):
@@ -109,23 +117,50 @@ def test_it_learns_from_the_gradient_of_the_encoder():
 
 def test_the_gradient_is_that_of_the_white_weights_whatever_the_decoder_bias():
     made = loop()
-    made.step(batch(0))
+    output = made.step(batch(0))
     made.sae.b_dec.data += torch.tensor([50.0, -3.0, 0.0, 7.0, 1.0, 0.0])
     part, x = made.parts[0], batch(1)
     features = part.learned
-    part.after_step(made.view(0))  # the biases follow the decoder bias
+    part.after_step(made.view(0, output))  # the biases follow the decoder bias
     made.sae.zero_grad()
     target = torch.linspace(-1, 1, 64).reshape(32, 2)
     hidden_pre = ((x - made.sae.b_dec) @ made.sae.W_enc + made.sae.b_enc)[:, :N_RESERVED]
     (hidden_pre - target).square().mean().backward()
     columns = 0.1 * features.whitening.map @ features.weight
-    direct = (x - features.whitening.mean) @ columns + features.level + 0.1 * features.bias
+    level = features.level.clone()
+    direct = (x - features.whitening.mean) @ columns + level + 0.1 * features.bias
     expected = torch.autograd.grad((direct - target).square().mean(), [features.weight, features.bias])
     with torch.no_grad():
         made.sae.b_dec += 1.0  # as the host's step would
-    part.after_step(made.view(1))
+    part.after_step(made.view(1, output))
     torch.testing.assert_close(features.weight.grad, expected[0], rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(features.bias.grad, expected[1], rtol=1e-3, atol=1e-5)
+
+
+def batch_topk(threshold):
+    sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=D_IN, d_sae=D_SAE, k=2))
+    sae.topk_threshold.fill_(threshold)
+    return sae
+
+
+def test_the_level_is_the_threshold_that_a_batchtopk_sae_is_saved_with():
+    sae = batch_topk(1.5)
+    part = WhiteningPart(WhiteningOptions(), N_STEPS)
+    made = Loop(sae, [part], output_space=SPACE)
+    made.features.reserved[:N_RESERVED] = True
+    part.watch(sae, N_RESERVED)
+    for seed in range(3):
+        made.step(batch(seed))
+        assert part.learned.level.tolist() == pytest.approx([float(sae.topk_threshold)] * N_RESERVED)
+
+
+def test_without_thresholds_the_level_follows_the_median_token_slowly():
+    made = loop()
+    made.step(batch(0))
+    before = made.parts[0].learned.level.clone()
+    output = made.step(batch(1))
+    now = firing_level(output.feature_acts, output.hidden_pre).median()
+    torch.testing.assert_close(made.parts[0].learned.level, before + 0.05 * (now - before))
 
 
 def test_decoder_rows_turn_with_an_optimiser_of_their_own():
