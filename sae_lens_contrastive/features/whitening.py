@@ -16,6 +16,9 @@ _HUGE = 5.0
 _HELD = 0.9999
 _INITIAL_WEIGHT = 0.02
 _INITIAL_BIAS = -0.5
+_BETAS = (0.9, 0.95)
+"""A short memory of the gradients' size: a term that a curriculum switches on brings gradients of another one, and with
+the usual 0.999 steps would be too long for hundreds of steps."""
 _STATE = ("weight", "bias", "rows", "level")
 
 
@@ -118,7 +121,7 @@ class WhiteFeatures:
         self.rows = normalize(rows.detach().to(mean), dim=1).requires_grad_()
         encoder = {"params": [self.weight, self.bias], "weight_decay": options.weight_decay}
         decoder = {"params": [self.rows], "weight_decay": 0.0}
-        self.optimizer = torch.optim.AdamW([encoder, decoder], lr=options.lr)
+        self.optimizer = torch.optim.AdamW([encoder, decoder], lr=options.lr, betas=_BETAS)
 
     @torch.no_grad()
     def columns(self) -> tuple[Float[Tensor, "d_in n"], Float[Tensor, " n"]]:
