@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from sae_lens_contrastive.report.seeds import Spread
+
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = re.compile(r"<!-- table: (\S+) -->\n(.*?)<!-- end of table -->", re.DOTALL)
 
@@ -127,8 +129,7 @@ def _bench(content: dict[str, Any]) -> list[str]:
 
 
 def _spread(seeds: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> str:
-    values = [value(row) for row in seeds]
-    return f"{fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+    return Spread(tuple(value(row) for row in seeds)).text()
 
 
 _LINES: dict[str, Callable[[Any], list[str]]] = {

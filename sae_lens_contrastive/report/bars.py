@@ -1,4 +1,4 @@
-"""A horizontal bar for each variant: mean over its seeds, a dot for each seed, a line over their range."""
+"""A horizontal bar for each variant: mean over its seeds, a dot for each seed, a line over the interval of the mean."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Bar:
     spread: Spread
     """The number, for each seed."""
     interval: tuple[float, float] | None = None
-    """Drawn as a line; the range over seeds if there are several and none is given."""
+    """Drawn as a line; the one of the mean if there are several seeds and none is given."""
     note: str = ""
     """Written behind the number."""
 
@@ -40,7 +40,7 @@ class Bar:
     def line(self) -> tuple[float, float] | None:
         """Ends of the line to draw."""
         several = len(self.spread.values) > 1
-        return self.interval or ((self.spread.low, self.spread.high) if several else None)
+        return self.interval or (self.spread.interval if several else None)
 
 
 def draw_bars(
@@ -93,7 +93,7 @@ def seed_handles(bars: Sequence[Bar]) -> list[Line2D]:
     most = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(max(counts))
     return [
         Line2D([], [], label="one seed", **_DOT),
-        Line2D([], [], label=f"lowest to highest of {most} seeds", **_INTERVAL),
+        Line2D([], [], label=f"95 % interval of the mean ({most} seeds)", **_INTERVAL),
     ]
 
 

@@ -60,7 +60,7 @@ def _draw_counts(axes: Axes, runs: Sequence[SavedRun]) -> None:
         ("n_alive_again", "alive again of those before", ".", COLOURS[7]),
     ):
         counts = spread_by_step(run.tracked("reinitialisation", attrgetter(name)) for run in runs)
-        points = {step: spread.mean for step, spread in counts.items() if spread.high > 0}
+        points = {step: spread.mean for step, spread in counts.items() if max(spread.values) > 0}
         if points:
             axes.plot(list(points), list(points.values()), marker, color=colour, markersize=5, label=label)
 

@@ -1,10 +1,13 @@
-"""A variant trained with several seeds: mean and range."""
+"""A variant trained with several seeds: mean and interval."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
+
+from scipy.stats import t as student
 
 
 @dataclass(frozen=True)
@@ -20,21 +23,23 @@ class Spread:
         return fmean(self.values)
 
     @property
-    def low(self) -> float:
-        """Lowest over the seeds."""
-        return min(self.values)
+    def half_width(self) -> float:
+        """Half of the 95 % interval of the mean: the 97.5th percentile of Student's t with n - 1 degrees of freedom
+        times s / sqrt(n), s with n - 1 in the denominator; infinite for one seed."""
+        n = len(self.values)
+        if n == 1:
+            return math.inf
+        return float(student.ppf(0.975, n - 1)) * stdev(self.values) / math.sqrt(n)
 
     @property
-    def high(self) -> float:
-        """Highest over the seeds."""
-        return max(self.values)
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the mean."""
+        return self.mean - self.half_width, self.mean + self.half_width
 
     def text(self, number: str = "{:.3f}") -> str:
-        """The mean and, in brackets, the range; one seed has no range."""
+        """The mean ± half of its interval, which one seed does not have."""
         mean = number.format(self.mean)
-        if len(self.values) == 1:
-            return mean
-        return f"{mean} ({number.format(self.low)} to {number.format(self.high)})"
+        return mean if len(self.values) == 1 else f"{mean} ± {number.format(self.half_width)}"
 
 
 def spread_by_step(series: Iterable[Mapping[int, float]]) -> dict[int, Spread]:

@@ -15,15 +15,16 @@ _Cell = Callable[[list[_Row]], str]
 def results_table(rows: Sequence[_Row]) -> str:
     """Scores on the select questions, then what the held-out questions say, then the SAE if the rows describe it.
 
-    One line for each SAE; with several seeds, one line for each variant of each setting: the mean over its seeds, with
-    the lowest and the highest in brackets.
+    One line for each SAE; with several seeds, one line for each variant of each setting: the mean over its seeds
+    and half of its 95 % interval.
     """
     results = SavedResults(rows)
     saes = [seeds for setting in results.settings for seeds in results.rows_of(setting).values()]
     several = len(saes) < len(rows)
     columns = _columns(rows, several)
     lines = [tuple(columns), *(tuple(cell(seeds) for cell in columns.values()) for seeds in saes)]
-    return in_columns(lines) + ("\nIn brackets: lowest to highest of the seeds." if several else "")
+    note = "\n±: half of the 95 % interval of the mean over the seeds (Student's t)." if several else ""
+    return in_columns(lines) + note
 
 
 def in_columns(lines: Sequence[tuple[str, ...]]) -> str:

@@ -20,17 +20,20 @@ def _several_seeds():
     ]
 
 
-def test_a_bar_is_the_mean_over_seeds_with_a_dot_for_each_and_a_line_over_their_range():
+def test_a_bar_is_the_mean_over_seeds_with_a_dot_for_each_and_a_line_over_the_interval():
     figure = draw_unlearning_scores(SavedResults(_several_seeds()))
     (axes,) = figure.axes
     assert bars(axes, SCORE) == pytest.approx([0, 0.3])
     assert bars(axes, FORGETTING) == pytest.approx([0, 0.5])
     assert dots(axes) == [[0, 0, 0], [0.3, 0, 0.6], [0, 0, 0], [0.4, 0.1, 1]]
     ranges = [list(line.get_xdata()) for line in axes.get_lines() if line.get_linewidth() == 1.2]
-    assert ranges == [[0, 0], [0, 0.6], [0, 0], [0.1, 1]]
+    # 4.3027 s / sqrt(3), with s = 0.3 for scores of 0.3, 0 and 0.6 and 0.4583 for 0.4, 0.1 and 1.
+    assert ranges[1] == pytest.approx([0.3 - 0.7452, 0.3 + 0.7452], abs=1e-4)
+    assert ranges[3] == pytest.approx([0.5 - 1.1384, 0.5 + 1.1384], abs=1e-4)
+    assert ranges[::2] == [[0, 0], [0, 0]]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["run0", "run1"]
     assert legend(figure)[:2] == [SCORE, FORGETTING]
-    assert legend(figure)[2:] == ["score of a model at chance", "one seed", "lowest to highest of 3 seeds"]
+    assert legend(figure)[2:] == ["score of a model at chance", "one seed", "95 % interval of the mean (3 seeds)"]
 
 
 def test_the_cause_of_a_zero_stands_at_its_bar():

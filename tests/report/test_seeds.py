@@ -1,12 +1,20 @@
+import math
+
 import pytest
 
 from sae_lens_contrastive.report.seeds import Spread, causes_of_zero, spread_by_step, thinned
 
 
-def test_mean_and_range_over_seeds():
+def test_mean_and_interval_over_seeds():
     spread = Spread((0.2, 0.5, 0.8))
-    assert (spread.mean, spread.low, spread.high) == (pytest.approx(0.5), 0.2, 0.8)
-    assert spread.text() == "0.500 (0.200 to 0.800)"
+    # s = 0.3, and the 97.5th percentile of Student's t with 2 degrees of freedom is 4.3027.
+    assert spread.half_width == pytest.approx(4.3027 * 0.3 / math.sqrt(3), rel=1e-4)
+    assert spread.interval == pytest.approx((0.5 - 0.7452, 0.5 + 0.7452), abs=1e-4)
+    assert spread.text() == "0.500 ± 0.745"
+
+
+def test_one_seed_has_no_interval():
+    assert Spread((0.25,)).half_width == math.inf
     assert Spread((0.25,)).text("{:.1f}") == "0.2"
 
 

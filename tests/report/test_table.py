@@ -18,7 +18,7 @@ def test_a_line_for_each_sae_in_columns():
     ]
 
 
-def test_several_seeds_share_a_line_with_mean_and_range():
+def test_several_seeds_share_a_line_with_mean_and_interval():
     rows = [
         row("a", 0.2, 0.3, seed=0, accuracy=0.8),
         row("b", 0.5, 0.5, seed=0, accuracy=0.625),
@@ -28,11 +28,11 @@ def test_several_seeds_share_a_line_with_mean_and_range():
     header, _rule, a, b, note = (re.split(" {2,}", line) for line in results_table(rows).splitlines())
     assert header == ["variant", "seeds", "score", "forgetting", "forget accuracy", "retain", "cause of zero"]
     assert a == [
-        *("a", "3", "0.300 (0.000 to 0.700)", "0.433 (0.000 to 1.000)"),
-        *("0.650 (0.150 to 1.000) below chance (1 of 3 seeds)", "0.995 (0.995 to 0.995)", "no_effect (1 of 3 seeds)"),
+        *("a", "3", "0.300 ± 0.896", "0.433 ± 1.275"),
+        *("0.650 ± 1.104 below chance (1 of 3 seeds)", "0.995 ± 0.000", "no_effect (1 of 3 seeds)"),
     ]
     assert b == ["b", "1", "0.500", "0.500", "0.625", "0.995", "-"]
-    assert note == ["In brackets: lowest to highest of the seeds."]
+    assert note == ["±: half of the 95 % interval of the mean over the seeds (Student's t)."]
 
 
 def test_settings_and_what_is_known_of_the_sae_have_columns():

@@ -26,7 +26,7 @@ def test_a_bar_for_each_variant_and_threshold():
     assert bars(surviving, "retain threshold 0.001") == [3, 3, 3]
     assert bars(surviving, "retain threshold 0.01") == [41, 41, 41]
     assert legend(figure) == [
-        *("retain threshold 0.001", "retain threshold 0.01", "one seed", "lowest to highest of 2 seeds"),
+        *("retain threshold 0.001", "retain threshold 0.01", "one seed", "95 % interval of the mean (2 seeds)"),
     ]
 
 
