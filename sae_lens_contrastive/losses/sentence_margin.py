@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +27,14 @@ class SentenceMargin(LossTerm):
     With e_t = max over i in G of (hidden_pre_i(t) - theta) / temperature, how far a token is above the firing level,
     L = forget_weight * ((1 - token_share) * mean over forget sentences of softplus(margin - max over t of e_t)
                          + token_share * mean over tokens of forget sentences of softplus(margin - e_t))
-      + retain_weight * mean over retain sentences and windows of softplus(margin + max over t of e_t).
+      + retain_weight * mean over the hardest retain sentences and windows of softplus(margin + max over t of e_t).
     A forget sentence counts up to a token drawn at random, so that its first telling words must do. Windows are pieces
-    of 32 tokens of `n_sequences` retain sequences. theta is the threshold of a JumpReLU or BatchTopK SAE, and else the
+    of 32 tokens of `n_sequences` retain sequences. The hardest are the `hard_share` of a step with the highest loss:
+    text close to the forget domain, whichever it is. theta is the threshold of a JumpReLU or BatchTopK SAE, and else the
     median level over the tokens of the batch, a constant: a TopK SAE, whose level differs from token to token, follows
-    it roughly. Source: Andrews et al. 2003, "Support vector machines for multiple-instance learning", with the logistic
-    loss in place of the hinge.
+    it roughly. Sources: Andrews et al. 2003, "Support vector machines for multiple-instance learning", with the
+    logistic loss in place of the hinge; Shrivastava et al. 2016, "Training region-based object detectors with online
+    hard example mining".
     """
 
     n_features: int = 32
@@ -44,13 +47,15 @@ class SentenceMargin(LossTerm):
     """Weight of single tokens on forget text, in [0, 1]; the rest is the strongest token of a sentence."""
     forget_weight: float = 1.0
     """Weight of forget text."""
-    retain_weight: float = 2.0
+    retain_weight: float = 1.1
     """Weight of retain text."""
-    n_sentences: int = 128
+    hard_share: float = 0.125
+    """Share of a step's retain sentences and windows that counts, those with the highest loss, in (0, 1]."""
+    n_sentences: int = 64
     """Forget sentences a step."""
-    retain_per_forget: int = 4
+    retain_per_forget: int = 6
     """Retain sentences for each forget sentence."""
-    n_sequences: int = 8
+    n_sequences: int = 16
     """Retain sequences a step, cut into windows; 0 for none."""
     min_tokens: int = 5
     """Tokens of a forget sentence that count at least."""
@@ -66,6 +71,8 @@ class SentenceMargin(LossTerm):
             raise ConfigError(f"sentence_margin.n_sequences is {self.n_sequences}; it must be 0 or more.")
         if not 0 <= self.token_share <= 1:
             raise ConfigError(f"sentence_margin.token_share is {self.token_share}; it must be in [0, 1].")
+        if not 0 < self.hard_share <= 1:
+            raise ConfigError(f"sentence_margin.hard_share is {self.hard_share}; it must be above 0 and at most 1.")
         if self.temperature <= 0:
             raise ConfigError(f"sentence_margin.temperature is {self.temperature}; it must be above 0.")
         if min(self.margin, self.forget_weight, self.retain_weight) < 0:
@@ -99,7 +106,8 @@ class SentenceMargin(LossTerm):
         if self.n_sequences:
             texts.append(_windows(space.retain.turn(ctx.step, self.n_sequences)))
         strongest = [_strongest(self._excess(ctx.sae, space, text, theta), text.editable) for text in texts]
-        retain_loss = softplus(self.margin + torch.cat(strongest)).mean()
+        retain = softplus(self.margin + torch.cat(strongest))
+        retain_loss = retain.topk(math.ceil(self.hard_share * len(retain))).values.mean()
         return self.forget_weight * forget_loss + self.retain_weight * retain_loss
 
     def _firing_level(self, ctx: LossContext) -> Float[Tensor, " n"] | Float[Tensor, ""]:

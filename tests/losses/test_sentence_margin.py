@@ -48,6 +48,7 @@ def term(**options):
             "n_sequences": 0,
             "min_tokens": 9,
             "temperature": 1.0,
+            "hard_share": 1.0,
             **options,
         }
     )
@@ -91,6 +92,17 @@ def test_the_strongest_reserved_feature_of_a_token_counts_and_others_do_not():
     )
     both = term(token_share=0.0, retain_weight=0.0, n_features=2)
     assert value(both, space_of(FORGET, RETAIN)).item() == pytest.approx(softplus(-9), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("share", "counted"), [(1.0, [3, 1, -1, -3]), (0.5, [3, 1]), (0.3, [3, 1]), (0.25, [3]), (0.001, [3])]
+)
+def test_the_hardest_share_of_retain_text_counts_rounded_up(share, counted):
+    retain = text([[[-3.0, 0.0]], [[1.0, 0.0]], [[3.0, 0.0]], [[-1.0, 0.0]]])
+    found = value(
+        term(forget_weight=0.0, retain_weight=1.0, retain_per_forget=4, hard_share=share), space_of(FORGET, retain)
+    )
+    assert found.item() == pytest.approx(sum(map(softplus, counted)) / len(counted), abs=1e-5)
 
 
 def test_tokens_that_no_edit_may_change_do_not_count():
@@ -153,7 +165,7 @@ def test_the_gradient_raises_forget_tokens_and_lowers_the_strongest_retain_token
     assert sae.b_enc.grad[0] < 0
     assert sae.b_enc.grad[1] == 0
     sae = identity_sae()
-    value(term(forget_weight=0.0), space_of(forget, retain), sae).backward()
+    value(term(forget_weight=0.0, retain_weight=2.0), space_of(forget, retain), sae).backward()
     assert sae.W_enc.grad is not None
     slope = 2.0 / (1 + math.exp(-0.5))
     assert sae.W_enc.grad[:, 0].tolist() == pytest.approx([0.5 * slope, 0.0], abs=1e-5)
@@ -174,6 +186,7 @@ def test_it_refuses_what_it_cannot_do():
         ({"n_features": 0}, "must be 1 or more"),
         ({"n_sequences": -1}, "must be 0 or more"),
         ({"token_share": 1.5}, r"must be in \[0, 1\]"),
+        ({"hard_share": 0.0}, "hard_share is 0.0; it must be above 0"),
         ({"retain_weight": -1.0}, "must be 0 or more"),
         ({"temperature": 0.0}, "must be above 0"),
     ],

@@ -117,7 +117,7 @@ def test_the_gemma_target_trains_in_miniature(tiny_model, corpora, tmp_path):
         "sae": {"d_in": 32, "d_sae": 96},
         "training": small,
     }
-    names = ("run1", "run3", "run5")
+    names = ("run1", "run3", "run5", "all_mechanisms")
     runs = resolve_runs(
         CONFIGS / "targets/gemma-2-2b.yaml", [CONFIGS / f"variants/{name}.yaml" for name in names], changes
     )

@@ -77,7 +77,7 @@ class WhiteningPart(TrainingPart):
             if self.shift is not None:
                 columns = columns + torch.outer(self.shift, biases)
             gradients = Gradients(columns, biases, rows)
-            self.learned.step(gradients, schedule * (1 - view.step / self.n_steps), schedule)
+            self.learned.step(gradients, schedule * min(1.0, 2 * (1 - view.step / self.n_steps)), schedule)
         columns, biases = self.learned.columns()
         sae: Any = view.sae
         with torch.no_grad():
