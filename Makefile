@@ -2,14 +2,26 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+RMU    := --spec evals/recipe_countries_smollm2.yaml --seeds 0 1 2 3 4 \
+          --steering 2 --retain-weight 50 100 200 --steps 160 320
 
-.PHONY: demo study test check bench parity clean
+.PHONY: demo study tables test check bench parity clean
 
 demo: $(STAMP)
 	$(BIN)/sae-lens-contrastive demo --out runs/demo
 
+# The study's five runs; then the recipe, its peers and its ablations: many hours, continued where they stopped.
 study: $(STAMP)
 	$(BIN)/sae-lens-contrastive study evals/study_smollm2.yaml --out runs/study
+	$(BIN)/sae-lens-contrastive study evals/recipe_smollm2.yaml --out runs/recipe
+	$(BIN)/python evals/peers/rmu.py $(RMU) --out runs/rmu
+
+# The committed results and the documents' tables, from whichever of demo and study have run.
+tables: $(STAMP)
+	for name in demo study recipe rmu; do \
+	  if test -f runs/$$name/results.json; then cp runs/$$name/results.json evals/results/$$name.json; fi; \
+	done
+	$(BIN)/python scripts/document_tables.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -20,7 +32,7 @@ check: $(STAMP)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_documents.py
-	$(BIN)/python scripts/readme_tables.py --check
+	$(BIN)/python scripts/document_tables.py --check
 
 bench: $(STAMP)
 	$(BIN)/python evals/bench_training_step.py --out evals/results/bench_training_step.json

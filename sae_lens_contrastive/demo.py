@@ -16,7 +16,7 @@ from sae_lens_contrastive.training import load_summary, resolve_runs, train_runs
 from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest, evaluate_saes
 
 TARGET = "configs/targets/smollm2.yaml"
-VARIANTS = ("configs/variants/baseline.yaml", "configs/variants/contrastive.yaml")
+VARIANTS = ("configs/variants/baseline.yaml", "configs/variants/run5.yaml")
 SPEC = "evals/world_facts_smollm2.yaml"
 _SUMMARY_KEYS = ("d_sae", "explained_variance", "l0", "dead_features", "train_seconds")
 

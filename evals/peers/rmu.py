@@ -31,9 +31,12 @@ from tqdm import tqdm
 from sae_lens_contrastive.config import load_yaml, parse_config
 from sae_lens_contrastive.data.sources import corpus_dataset
 from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.files import write_json
+from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.models import load_model, residual_at_hook
 from sae_lens_contrastive.models.residual import blocks_replaced
+from sae_lens_contrastive.report import results_table
+from sae_lens_contrastive.report.results import RESULTS_FILE
+from sae_lens_contrastive.runs import claim_folder
 from sae_lens_contrastive.training.run_config import RunConfig, resolve_run
 from sae_lens_contrastive.unlearning import EvalSpec, check_spec
 from sae_lens_contrastive.unlearning.corpus import Contexts, packed_contexts
@@ -143,34 +146,55 @@ class _Side:
 
 
 def main() -> None:
-    """Train every combination, evaluate all, save the result."""
+    """Train every combination with every seed, evaluate all, save the results; seeds that are done are kept."""
     options = _options()
     spec = parse_config(EvalSpec, load_yaml(options.spec), source=str(options.spec))
-    run = resolve_run(options.target, ROOT / "configs/variants/baseline.yaml", {"seed": options.seed})
-    layer = options.layer if options.layer is not None else int(run.hook_name.split(".")[1])
+    baseline = ROOT / "configs/variants/baseline.yaml"
+    runs = [resolve_run(options.target, baseline, {"seed": seed}) for seed in options.seeds]
+    layer = options.layer if options.layer is not None else int(runs[0].hook_name.split(".")[1])
     if layer < N_LAYERS:
         raise UserError(f"--layer is {layer}; RMU trains {N_LAYERS} layers up to it, so it must be {N_LAYERS} or more.")
+    grid = [
+        Rmu(*values) for values in itertools.product(options.steering, options.retain_weight, options.lr, options.steps)
+    ]
     inputs = check_spec(spec)
+    claim_folder(options.out, "rmu", _config(spec, runs[0], layer, grid))
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
-    trainer = RmuTrainer(model, layer, *(_contexts(run, model, side) for side in ("forget", "retain")))
-    grid = itertools.product(options.steering, options.retain_weight, options.lr, options.steps)
-    seconds: dict[str, float] = {}
+    data = HookData(model, f"blocks.{layer}.hook_resid_post", spec, inputs)
+    rows = [_row(options.out / f"seed{run.seed}", run, layer, grid, data) for run in runs]
+    write_json(options.out / RESULTS_FILE, rows)
+    print(results_table(rows))
+
+
+def _config(spec: EvalSpec, run: RunConfig, layer: int, grid: list[Rmu]) -> dict[str, Any]:
+    """What results depend on beside the seed."""
+    return {
+        "spec": spec.model_dump(mode="json"),
+        "corpora": run.corpora.model_dump(mode="json"),
+        "layer": layer,
+        "grid": [asdict(each) for each in grid],
+    }
+
+
+def _row(out: Path, run: RunConfig, layer: int, grid: list[Rmu], data: HookData) -> dict[str, Any]:
+    """The result of one seed with the training time of the chosen weights, unless it is there already."""
+    if (out / "row.json").is_file():
+        return read_json(out / "row.json")
+    trainer = RmuTrainer(data.model, layer, *(_contexts(run, data.model, side) for side in ("forget", "retain")))
+    seconds: list[float] = []
 
     def candidates() -> Iterator[WeightCandidate]:
-        for values in grid:
-            rmu = Rmu(*values)
+        for each in grid:
             started = time.perf_counter()
-            weights = trainer.train(rmu, options.seed)
-            seconds[str(values)] = round(time.perf_counter() - started, 1)
-            yield WeightCandidate({"layer": layer, **asdict(rmu)}, weights)
+            weights = trainer.train(each, run.seed)
+            seconds.append(round(time.perf_counter() - started, 1))
+            yield WeightCandidate({"layer": layer, **asdict(each)}, weights)
 
-    data = HookData(model, f"blocks.{layer}.hook_resid_post", spec, inputs)
-    result = evaluate_weights("rmu", candidates(), data, options.out, seed=options.seed)
-    write_json(options.out / "train_seconds.json", seconds)
-    for each in result.frontier:
-        print(f"{each.intervention_options}: forget {each.forget_accuracy:.3f}, retain {each.retain_accuracy:.3f}")
-    if result.setting is not None:
-        print(f"chosen {result.setting.intervention_options}: held-out {result.held_out}")
+    result = evaluate_weights("rmu", candidates(), data, out, seed=run.seed)
+    chosen = None if result.setting is None else seconds[result.frontier.index(result.setting)]
+    row = {**result.model_dump(mode="json"), "train_seconds": chosen}
+    write_json(out / "row.json", row)
+    return row
 
 
 def _contexts(run: RunConfig, model: Any, side: str) -> Contexts:
@@ -186,13 +210,13 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", type=Path, default=ROOT / "configs/targets/smollm2.yaml")
     parser.add_argument("--spec", type=Path, default=ROOT / "evals/world_facts_smollm2.yaml")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the result")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--layer", type=int, help="layer that is steered; by default the target's")
     parser.add_argument("--steering", type=float, nargs="+", default=[2.0])
     parser.add_argument("--retain-weight", type=float, nargs="+", default=[50.0])
     parser.add_argument("--lr", type=float, nargs="+", default=[1e-3])
     parser.add_argument("--steps", type=int, nargs="+", default=[160])
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     return parser.parse_args()
 
 

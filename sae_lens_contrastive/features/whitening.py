@@ -17,8 +17,8 @@ _HELD = 0.9999
 _INITIAL_WEIGHT = 0.02
 _INITIAL_BIAS = -0.5
 _BETAS = (0.9, 0.99)
-"""A term that a curriculum switches on brings gradients of another size, and with the usual 0.999 steps would be too long
-for hundreds of steps; with 0.95 they are so noisy that features find fewer sentences."""
+"""A term that a curriculum switches on brings gradients of another size, and with the usual 0.999 steps would be too
+long for hundreds of steps; with 0.95 they are so noisy that features find fewer sentences."""
 _STATE = ("weight", "bias", "rows", "level")
 
 

@@ -61,7 +61,7 @@ class OutputKL(LossTerm):
     retain_per_forget: int = 1
     """Retain sequences and sentences for each one of forget text; only those on which a chosen feature fires run."""
     steepness: float = 1.0
-    """Slope of the sigmoid gate, in 1 / units of pre-activations."""
+    """Slope of the sigmoid gate, in 1 / units of pre-activations; 0 leaves it to other terms when a feature fires."""
 
     needs_domains = True
     needs_output_space = True
@@ -79,11 +79,11 @@ class OutputKL(LossTerm):
                 f"output_kl.n_sequences is {self.n_sequences} and n_sentences {self.n_sentences}; both must be 0 or "
                 "more and one of them 1 or more."
             )
-        for name in ("retain_threshold", "multiplier", "steepness"):
+        for name in ("retain_threshold", "multiplier"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"output_kl.{name} is {getattr(self, name)}; it must be above 0.")
-        if min(self.forget_weight, self.retain_weight) < 0:
-            raise ConfigError("output_kl.forget_weight and retain_weight must be 0 or more.")
+        if min(self.forget_weight, self.retain_weight, self.steepness) < 0:
+            raise ConfigError("output_kl.forget_weight, retain_weight and steepness must be 0 or more.")
 
     @property
     def needs_sentences(self) -> bool:

@@ -24,30 +24,32 @@ _WINDOW = 32
 class SentenceMargin(LossTerm):
     """Make the first `n_features` features G tell forget from retain sentences, token by token where they can.
 
-    With e_t = max over i in G of (hidden_pre_i(t) - theta) / temperature, how far a token is above the firing level,
+    With e_t = strictness + max over i in G of (hidden_pre_i(t) - theta) / temperature, theta the firing level,
     L = forget_weight * ((1 - token_share) * mean over forget sentences of softplus(margin - max over t of e_t)
                          + token_share * mean over tokens of forget sentences of softplus(margin - e_t))
       + retain_weight * mean over the hardest retain sentences and windows of softplus(margin + max over t of e_t).
     A forget sentence counts up to a token drawn at random, so that its first telling words must do. Windows are pieces
     of 32 tokens of `n_sequences` retain sequences. The hardest are the `hard_share` of a step with the highest loss:
-    text close to the forget domain, whichever it is. theta is the threshold of a JumpReLU or BatchTopK SAE, and else the
-    median level over the tokens of the batch, a constant: a TopK SAE, whose level differs from token to token, follows
-    it roughly. Sources: Andrews et al. 2003, "Support vector machines for multiple-instance learning", with the
-    logistic loss in place of the hinge; Shrivastava et al. 2016, "Training region-based object detectors with online
-    hard example mining".
+    text close to the forget domain, whichever it is. theta is the threshold of a JumpReLU or BatchTopK SAE, and else
+    the median level over the tokens of the batch, a constant: a TopK SAE, whose level differs from token to token,
+    follows it roughly. Sources: Andrews et al. 2003, "Support vector machines for multiple-instance learning", with
+    the logistic loss in place of the hinge; Shrivastava et al. 2016, "Training region-based object detectors with
+    online hard example mining".
     """
 
     n_features: int = 32
     """|G|: features 0 to n_features - 1 are reserved."""
     temperature: float = 0.1
     """Excess of the pre-activation over the firing level that counts as 1."""
+    strictness: float = 0.2
+    """e_t at the firing level. 0 lets fire what is as likely of the forget domain as not; above 0 fewer tokens do."""
     margin: float = 0.0
-    """Excess over the firing level that is asked for on forget text, and shortfall on retain text."""
+    """What is asked of e_t on forget text, and of -e_t on retain text."""
     token_share: float = 0.5
     """Weight of single tokens on forget text, in [0, 1]; the rest is the strongest token of a sentence."""
     forget_weight: float = 1.0
     """Weight of forget text."""
-    retain_weight: float = 1.1
+    retain_weight: float = 1.0
     """Weight of retain text."""
     hard_share: float = 0.125
     """Share of a step's retain sentences and windows that counts, those with the highest loss, in (0, 1]."""
@@ -120,12 +122,12 @@ class SentenceMargin(LossTerm):
     def _excess(
         self, sae: Any, space: OutputSpace, text: Sequences, theta: Float[Tensor, " n"] | Float[Tensor, ""]
     ) -> Float[Tensor, "batch pos"]:
-        """How far the strongest reserved feature of every token is above the firing level."""
+        """e_t of every token."""
         sae_in = sae.process_sae_in(text.residual.to(sae.W_enc) * space.activation_scale)
         hidden_pre = sae_in @ sae.W_enc[:, : self.n_features] + sae.b_enc[: self.n_features]
         if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
             hidden_pre = hidden_pre * sae.W_dec[: self.n_features].norm(dim=-1)
-        return (hidden_pre - theta).amax(dim=-1).float() / self.temperature
+        return self.strictness + (hidden_pre - theta).amax(dim=-1).float() / self.temperature
 
 
 def _cut(editable: Bool[Tensor, "n pos"], min_tokens: int, step: int) -> Bool[Tensor, "n pos"]:

@@ -15,7 +15,7 @@ FIGURES = ("unlearning_scores.png", "training_losses.png", "feature_thresholds.p
 
 def check_outputs(out):
     rows = json.loads((out / "results.json").read_text())
-    assert [row["variant"] for row in rows] == ["baseline", "contrastive"]
+    assert [row["variant"] for row in rows] == ["baseline", "run5"]
     for row in rows:
         assert set(row) >= ROW_KEYS
         assert set(row["held_out"]) == {"forget_accuracy", "chance", "forgetting", "retain_accuracy", "ci95"}
@@ -29,7 +29,7 @@ def test_the_demo_on_the_tiny_target(tmp_path, monkeypatch, capsys):
     demo.run_demo(tmp_path / "demo")
     first = check_outputs(tmp_path / "demo")
     assert all((tmp_path / "demo" / name).stat().st_size > 5000 for name in FIGURES[:2])
-    assert "contrastive" in capsys.readouterr().out
+    assert "run5" in capsys.readouterr().out
 
     for module, work in ((train_module, "load_model"), (evaluate_module, "HookData")):
         monkeypatch.setattr(module, work, lambda *_args, **_kwargs: pytest.fail("nothing was left to do"))

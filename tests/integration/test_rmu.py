@@ -1,5 +1,6 @@
 """The RMU peer on the tiny model: what it is asked to do, and that the model is left as it was."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -60,3 +61,20 @@ def test_the_seed_decides(rmu, tiny, sides):
     first, again, other = (trainer.train(options, seed=seed).weights for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_seeds_that_are_done_are_kept(rmu, tmp_path, monkeypatch, capsys):
+    root = PEERS.parents[1]
+    given = ["--target", root / "configs/targets/tiny.yaml", "--spec", root / "evals/world_facts_tiny.yaml"]
+    monkeypatch.setattr(sys, "argv", ["rmu", *map(str, given), "--out", str(tmp_path), "--steps", "1", "--seeds", "0"])
+    rmu.main()
+    first = tmp_path / "seed0/row.json"
+    written = first.stat().st_mtime_ns
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "1"])
+    rmu.main()
+    assert first.stat().st_mtime_ns == written
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert [(row["variant"], row["seed"]) for row in rows] == [("rmu", 0), ("rmu", 1)]
+    assert rows[0] == json.loads(first.read_text())
+    assert rows[0]["frontier"] != rows[1]["frontier"] or rows[0]["train_seconds"] != rows[1]["train_seconds"]
+    assert "rmu" in capsys.readouterr().out

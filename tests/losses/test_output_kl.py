@@ -207,6 +207,14 @@ def test_the_gate_lets_a_silent_feature_start_to_fire_where_that_helps():
     assert torch.all(sae.b_enc.grad[1:] == 0)
 
 
+def test_without_steepness_a_silent_feature_stays_silent():
+    space = OutputSpace(ReadOut(), sequences(FORGET), sequences(RETAIN))
+    sae = identity_sae(bias=-1.5)
+    every_step(retain_weight=0.0, steepness=0.0)(term_context(sae, space)).backward()
+    assert sae.b_enc.grad is not None
+    assert torch.all(sae.b_enc.grad == 0)
+
+
 def test_on_the_tiny_model_forget_text_is_unlearned_and_retain_text_kept(tiny):
     generator = torch.Generator().manual_seed(0)
 
@@ -261,6 +269,7 @@ def test_it_refuses_an_sae_whose_edits_are_not_sums_of_decoder_rows():
         ({"retain_per_forget": 0}, "must be 1 or more"),
         ({"multiplier": 0.0}, "must be above 0"),
         ({"retain_weight": -1.0}, "must be 0 or more"),
+        ({"steepness": -1.0}, "must be 0 or more"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

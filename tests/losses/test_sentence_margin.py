@@ -49,6 +49,7 @@ def term(**options):
             "min_tokens": 9,
             "temperature": 1.0,
             "hard_share": 1.0,
+            "strictness": 0.0,
             **options,
         }
     )
@@ -72,6 +73,7 @@ RETAIN = text([[[-3.0, 9.0], [1.0, 9.0]]])
         ({"forget_weight": 0.0, "retain_weight": 1.0}, softplus(1)),
         ({"forget_weight": 0.0, "retain_weight": 3.0}, 3 * softplus(1)),
         ({"token_share": 0.0, "margin": 1.5, "retain_weight": 1.0}, softplus(1.5 - 2) + softplus(1.5 + 1)),
+        ({"token_share": 0.0, "strictness": 0.5, "retain_weight": 1.0}, softplus(-0.5 - 2) + softplus(0.5 + 1)),
     ],
 )
 def test_the_value_by_hand(options, expected):

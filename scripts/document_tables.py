@@ -1,4 +1,7 @@
-"""Write the README's tables from the committed results they name; with --check only compare."""
+"""Write the documents' tables from the committed results they name; with --check only compare.
+
+A marker names a file, and with `#` one of several tables of it.
+"""
 
 import json
 import re
@@ -8,28 +11,37 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from recipe_tables import VIEWS
+
 from sae_lens_contrastive.report.seeds import Spread
 
 ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+_SELF = "python scripts/document_tables.py"
 TABLE = re.compile(r"<!-- table: (\S+) -->\n(.*?)<!-- end of table -->", re.DOTALL)
 
 
 def main() -> int:
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    wanted = TABLE.sub(lambda match: f"<!-- table: {match[1]} -->\n{_table(match[1])}<!-- end of table -->", text)
-    if "--check" in sys.argv:
+    differing = []
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        wanted = TABLE.sub(lambda match: f"<!-- table: {match[1]} -->\n{_table(match[1])}<!-- end of table -->", text)
         if wanted != text:
-            print("README.md: a table differs from its results. Run python scripts/readme_tables.py", file=sys.stderr)
-            return 1
-        return 0
-    readme.write_text(wanted, encoding="utf-8")
+            differing.append(document)
+            if "--check" not in sys.argv:
+                document.write_text(wanted, encoding="utf-8")
+    if differing and "--check" in sys.argv:
+        for document in differing:
+            print(f"{document.name}: a table differs from its results. Run {_SELF}", file=sys.stderr)
+        return 1
     return 0
 
 
-def _table(source: str) -> str:
+def _table(marker: str) -> str:
+    source, _, view = marker.partition("#")
     content = json.loads((ROOT / source).read_text(encoding="utf-8"))
-    return "\n".join(_LINES[Path(source).stem](content)) + "\n"
+    lines = VIEWS[view] if view else _LINES[Path(source).stem]
+    return "\n".join(lines(content)) + "\n"
 
 
 def _demo(rows: list[dict[str, Any]]) -> list[str]:
