@@ -76,5 +76,4 @@ def test_seeds_that_are_done_are_kept(rmu, tmp_path, monkeypatch, capsys):
     rows = json.loads((tmp_path / "results.json").read_text())
     assert [(row["variant"], row["seed"]) for row in rows] == [("rmu", 0), ("rmu", 1)]
     assert rows[0] == json.loads(first.read_text())
-    assert rows[0]["frontier"] != rows[1]["frontier"] or rows[0]["train_seconds"] != rows[1]["train_seconds"]
     assert "rmu" in capsys.readouterr().out
