@@ -23,8 +23,9 @@ class Gated(Intervention):
     """Clamp only in prompts where the selected features are busier than on nearly all retain text.
 
     rho(prompt) = share of its counted tokens on which any selected feature fires; z_i ← -c where z_i > 0 if
-    rho > tau, with tau the `gate_percentile`-th percentile of rho over retain contexts (interpolated). A prompt without
-    counted tokens is not edited. Muhamed et al. 2025, "SAEs Can Improve Unlearning: Dynamic Sparse Autoencoder
+    rho > tau, with tau the `gate_percentile`-th percentile of rho over retain contexts (interpolated), or `least_share`
+    if that is more: prompts are shorter than contexts, so that one stray token is a larger share of them. A prompt
+    without counted tokens is not edited. Muhamed et al. 2025, "SAEs Can Improve Unlearning: Dynamic Sparse Autoencoder
     Guardrails for Precision Unlearning in LLMs".
     """
 
@@ -34,6 +35,8 @@ class Gated(Intervention):
     """How far below zero, in units of the feature's activation."""
     gate_percentile: float = 95.0
     """Percentile, in [0, 100], of rho on retain text that a prompt must exceed."""
+    least_share: float = 0.0
+    """Share of tokens, in [0, 1), that a prompt must exceed however silent the features are on retain text."""
     hot_token: bool = False
     """Whether a token with one firing feature has all selected ones clamped, as in the code the authors published."""
 
@@ -41,6 +44,8 @@ class Gated(Intervention):
         check_multiplier(self.multiplier)
         if not 0 <= self.gate_percentile <= 100:
             raise ConfigError(f"gate_percentile is {self.gate_percentile!r}. Give one in [0, 100], such as 95.")
+        if not 0 <= self.least_share < 1:
+            raise ConfigError(f"least_share is {self.least_share!r}. Give a share of tokens in [0, 1), such as 0.1.")
 
     @override
     def __call__(
@@ -61,9 +66,8 @@ class Gated(Intervention):
             raise UserError(
                 "The gate needs retain text, but no retain context has a token that counts. Give more text."
             )
-        return FittedGated(
-            self, float(np.percentile(_shares(n_hot, n_counted)[asked].cpu().numpy(), self.gate_percentile))
-        )
+        threshold = float(np.percentile(_shares(n_hot, n_counted)[asked].cpu().numpy(), self.gate_percentile))
+        return FittedGated(self, max(threshold, self.least_share))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,14 @@ def test_the_threshold_is_a_percentile_of_rho_on_retain_text(percentile, thresho
     assert Gated(5.0, gate_percentile=percentile).fitted(*retain).threshold == threshold
 
 
+@pytest.mark.parametrize(("least", "threshold"), [(0.0, 0.25), (0.2, 0.25), (0.6, 0.6)])
+def test_the_least_share_counts_where_retain_text_is_more_silent(least, threshold):
+    gated = Gated(5.0, gate_percentile=50, least_share=least).fitted(*table(2, 0, 4, 1, 0))
+    assert gated.threshold == threshold
+    acts, tokens = table(0, 1, 2, 3)
+    assert edited_prompts(acts, tokens, gated) == [n for n in range(4) if n / 4 > threshold]
+
+
 def test_only_prompts_busier_than_retain_text_are_clamped():
     gated = Gated(5.0, gate_percentile=75).fitted(*table(2, 0, 4, 1, 0))
     acts, tokens = table(1, 2, 3, 4)
@@ -91,3 +99,9 @@ def test_a_fitted_gate_is_fitted_anew_for_other_features():
 def test_a_percentile_is_between_0_and_100(percentile):
     with pytest.raises(ConfigError, match=r"gate_percentile is .* Give one in \[0, 100\], such as 95"):
         Gated(5.0, gate_percentile=percentile)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_least_share_is_below_1(share):
+    with pytest.raises(ConfigError, match=r"least_share is .* Give a share of tokens in \[0, 1\), such as 0.1"):
+        Gated(5.0, least_share=share)
