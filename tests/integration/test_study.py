@@ -99,3 +99,17 @@ def test_a_wrong_study_is_refused_before_the_model_loads(changes, message, study
     monkeypatch.setattr(study_module, "load_model", lambda *_a, **_k: pytest.fail("the model was loaded"))
     with pytest.raises(UserError, match=message):
         run_study(study_file, tmp_path / "out", changes)
+
+
+class _ModelWanted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["study_smollm2", "recipe_smollm2", "study_tiny"])
+def test_the_shipped_studies_pass_every_check_that_needs_no_model(name, tmp_path, monkeypatch):
+    def load(*_args, **_kwargs):
+        raise _ModelWanted
+
+    monkeypatch.setattr(study_module, "load_model", load)
+    with pytest.raises(_ModelWanted):
+        run_study(ROOT / f"evals/{name}.yaml", tmp_path / "out")

@@ -120,17 +120,17 @@ def test_the_digest_follows_spec_and_content(files, make_spec):
     assert digest != check_spec(make_spec()).digest
 
 
-@pytest.mark.parametrize("name", ["world_facts_smollm2", "world_facts_tiny"])
+@pytest.mark.parametrize("name", ["world_facts_smollm2", "recipe_countries_smollm2", "world_facts_tiny"])
 def test_the_shipped_specifications_are_valid(name):
     path = Path(__file__).parents[2] / "evals" / f"{name}.yaml"
     spec = parse_config(EvalSpec, load_yaml(path), str(path))
     inputs = check_spec(spec)
     assert inputs.forget_texts
     assert inputs.retain_texts
-    if name == "world_facts_smollm2":
+    if name in ("world_facts_smollm2", "recipe_countries_smollm2"):
         named = {*spec.forget_questions, *spec.retain_questions, *spec.near_questions}
         assert named == {f"world_facts/{domain}" for domain in world_facts_domains()}
-        assert {*spec.retain_corpora} == {*spec.retain_questions, "world_facts/general"}
+        assert {*spec.retain_corpora} == {*spec.retain_questions, *spec.near_questions, "world_facts/general"}
 
 
 def test_the_published_setting_is_valid_and_its_grid_is_saebenchs():
