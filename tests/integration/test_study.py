@@ -101,15 +101,15 @@ def test_a_wrong_study_is_refused_before_the_model_loads(changes, message, study
         run_study(study_file, tmp_path / "out", changes)
 
 
-class _ModelWanted(Exception):
+class _ModelWantedError(Exception):
     pass
 
 
 @pytest.mark.parametrize("name", ["study_smollm2", "recipe_smollm2", "study_tiny"])
 def test_the_shipped_studies_pass_every_check_that_needs_no_model(name, tmp_path, monkeypatch):
     def load(*_args, **_kwargs):
-        raise _ModelWanted
+        raise _ModelWantedError
 
     monkeypatch.setattr(study_module, "load_model", load)
-    with pytest.raises(_ModelWanted):
+    with pytest.raises(_ModelWantedError):
         run_study(ROOT / f"evals/{name}.yaml", tmp_path / "out")
