@@ -24,13 +24,14 @@ def n_passing(frontier: Sequence[SettingResult], retain_gate: float) -> int:
     return sum(s.retain_accuracy >= retain_gate and s.n_selected > 0 for s in frontier)
 
 
-def choose_setting(frontier: Sequence[SettingResult], retain_gate: float) -> SettingResult | None:
+def choose_setting(frontier: Sequence[SettingResult], retain_gate: float, chance: float) -> SettingResult | None:
     """The setting that forgets most on `select` and passes the gate there; None if none that edits anything does.
 
-    Ties: higher retain accuracy, then fewer features, then the order of the sweep.
+    Below `chance`, the accuracy of guessing on these questions, nothing more is forgotten: all such settings count as
+    at chance. Ties: higher retain accuracy, then fewer features, then the order of the sweep.
     """
     passing = [s for s in frontier if s.retain_accuracy >= retain_gate and s.n_selected > 0]
-    return min(passing, key=lambda s: (s.forget_accuracy, -s.retain_accuracy, s.n_features), default=None)
+    return min(passing, key=lambda s: (max(s.forget_accuracy, chance), -s.retain_accuracy, s.n_features), default=None)
 
 
 def cause_of_zero(frontier: Sequence[SettingResult], retain_gate: float) -> CauseOfZero | None:

@@ -21,6 +21,7 @@ from sae_lens_contrastive.unlearning.corpus import (
     document_contexts,
     packed_contexts,
 )
+from sae_lens_contrastive.unlearning.forgetting import mean_chance
 from sae_lens_contrastive.unlearning.measures import SaeEdit, WeightEdit, recalled
 from sae_lens_contrastive.unlearning.output import KnownCounts
 from sae_lens_contrastive.unlearning.runners import runner_for
@@ -55,6 +56,12 @@ class HookData:
     def knows_enough(self) -> bool:
         """Whether both sides have `min_known_questions` known questions in every split that was put."""
         return all(len(each.known) >= self.spec.min_known_questions for each in self.evaluators.values())
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing on the known forget questions by which settings are chosen."""
+        questions = self.inputs.forget_questions
+        return mean_chance(self.evaluators["forget_select"].known or [q for split in questions.values() for q in split])
 
     @property
     def known_counts(self) -> KnownCounts:

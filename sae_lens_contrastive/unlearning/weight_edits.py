@@ -50,7 +50,7 @@ def evaluate_weights(
     tried = [(each, _answers(each, data, f"{method} {i}")) for i, each in enumerate(candidates)]
     frontier = [_result(method, each, answers) for each, answers in tried]
     gate = data.spec.retain_gate
-    setting = choose_setting(frontier, gate)
+    setting = choose_setting(frontier, gate, data.chance)
     chosen = None if setting is None else tried[frontier.index(setting)]
     report = unedited_report(data) if chosen is None else _report(method, *chosen, data)
     result = UnlearningResult(

@@ -49,7 +49,7 @@ def test_score_is_saebenchs_on_the_questions_of_both_splits():
     second = setting(0.5, 0.9).model_copy(update={"forget_accuracy_all": 7 / 9, "retain_accuracy_all": 0.99})
     # SAEBench takes the mean of a vector of 32-bit numbers.
     assert unlearning_score([first, second], 0.99) == 1.0 - (torch.tensor([1.0] * 7 + [0.0] * 2).mean()).item()
-    assert choose_setting([first, second], 0.99) == first
+    assert choose_setting([first, second], 0.99, 0.25) == first
     assert n_passing([first, second], 0.99) == 1
 
 
@@ -59,16 +59,16 @@ def test_score_is_zero_if_no_setting_passes():
 
 
 def test_chosen_setting_and_its_ties():
-    assert choose_setting(FRONTIER, 0.99) == FRONTIER[1]
+    assert choose_setting(FRONTIER, 0.99, 0.25) == FRONTIER[1]
     worse_retain = setting(0.5, 0.99, n_features=5)
     wide = setting(0.5, 1.0, n_features=20)
     best = setting(0.5, 1.0, n_features=10, multiplier=40.0)
     later = setting(0.5, 1.0, n_features=10, multiplier=80.0)
-    assert choose_setting([worse_retain, wide, best, later], 0.99) == best
+    assert choose_setting([worse_retain, wide, best, later], 0.99, 0.25) == best
 
 
 def test_no_setting_is_chosen_that_edits_nothing_or_fails_the_gate():
-    assert choose_setting([setting(1.0, 1.0, n_selected=0), setting(0.2, 0.5)], 0.99) is None
+    assert choose_setting([setting(1.0, 1.0, n_selected=0), setting(0.2, 0.5)], 0.99, 0.25) is None
 
 
 def test_causes():
@@ -111,3 +111,10 @@ def test_bootstrap_repeats_with_its_seed():
     first = bootstrap_ci95(questions, right, n_resamples=500, seed=7)
     assert first == bootstrap_ci95(questions, right, n_resamples=500, seed=7)
     assert first[0] < 1 / 3 < first[1]
+
+
+def test_below_chance_nothing_more_is_forgotten():
+    deeper, kinder, above = setting(0.1, 0.992), setting(0.24, 0.995), setting(0.26, 1.0)
+    assert choose_setting([above, deeper, kinder], 0.99, chance=0.25) == kinder
+    assert choose_setting([above, deeper, kinder], 0.99, chance=0.05) == deeper
+    assert choose_setting([kinder, kinder.model_copy(update={"n_features": 5})], 0.99, 0.25).n_features == 5
