@@ -37,12 +37,13 @@ def prior_of(model: Any, tokenizer: Any, drafts: list[Draft]) -> dict[str, float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="folder of SmolLM2-135M-Instruct")
+    parser.add_argument("--domains", nargs="*", help="default: all; the others keep their priors")
     args = parser.parse_args()
     torch.set_num_threads(2)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
-    priors: dict[str, dict[str, float]] = {}
-    for domain in [domain for domain in read_facts("targets") if domain != "general"]:
+    priors: dict[str, dict[str, float]] = read_facts("priors") if args.domains else {}
+    for domain in args.domains or [domain for domain in read_facts("targets") if domain != "general"]:
         relations: dict[str, list[Draft]] = defaultdict(list)
         for draft in drafts_for(domain):
             relations[draft.key].append(draft)

@@ -69,9 +69,10 @@ def test_whitening_needs_reserved_features_and_text_at_the_hook(tmp_path, change
 )
 def test_terms_on_sentences_need_sentences(tmp_path, changes, term):
     variant = _variant(tmp_path, f"sae: {{loss_terms: {{{term}}}}}")
-    with pytest.raises(ConfigError, match=r"reads single sentences, but corpora.output_space_sentences is 0"):
-        resolve_run(TARGET, variant, changes)
     corpora = changes["corpora"]
+    without = {**changes, "corpora": {**corpora, "output_space_sentences": 0}}
+    with pytest.raises(ConfigError, match=r"reads single sentences, but corpora.output_space_sentences is 0"):
+        resolve_run(TARGET, variant, without)
     keys = [
         stream_key(resolve_run(TARGET, variant, {**changes, "corpora": {**corpora, "output_space_sentences": n}}))
         for n in (8, 9)
