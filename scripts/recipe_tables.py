@@ -99,7 +99,6 @@ def relearning(rows: list[Row]) -> list[str]:
     named = {
         "run 5": _of(rows, "countries", "run5"),
         "RMU": json.loads(RMU.read_text(encoding="utf-8")),
-        "baseline, clamp": _of(rows, "baseline", "baseline"),
     }
     steps = named["run 5"][0]["measures"]["relearning"]["steps"]
 
