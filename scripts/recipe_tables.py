@@ -59,7 +59,7 @@ def peers(rows: list[Row]) -> list[str]:
     named = {
         "run 5": _of(rows, "countries", "run5"),
         "run 5, not gated": _of(rows, "countries", "run5, clamp"),
-        "RMU": json.loads(RMU.read_text(encoding="utf-8")),
+        **_rmu(),
         "baseline, clamp": _of(rows, "baseline", "baseline"),
         "baseline, gated": _of(rows, "baseline", "baseline, gated"),
     }
@@ -98,7 +98,7 @@ def relearning(rows: list[Row]) -> list[str]:
     """Accuracy on held-out forget questions while the model is fine-tuned on other text of the domain."""
     named = {
         "run 5": _of(rows, "countries", "run5"),
-        "RMU": json.loads(RMU.read_text(encoding="utf-8")),
+        **_rmu(),
     }
     steps = named["run 5"][0]["measures"]["relearning"]["steps"]
 
@@ -112,6 +112,12 @@ VIEWS: dict[str, Callable[[list[Row]], list[str]]] = {
     each.__name__: each for each in (peers, reconstruction, domains, shuffled, ablation, relearning)
 }
 """Tables by the name that follows `#` in a document."""
+
+
+def _rmu() -> dict[str, list[Row]]:
+    rows = json.loads(RMU.read_text(encoding="utf-8"))
+    names = {"rmu": "RMU", "rmu-ungated": "RMU, no retain gate"}
+    return {label: [row for row in rows if row["variant"] == variant] for variant, label in names.items()}
 
 
 def _of(rows: Iterable[Row], setting: str, variant: str | None = None) -> list[Row]:

@@ -8,7 +8,8 @@ norm of x on forget text. Only the down projections of the last three MLPs up to
 Position 0 is left out: its norm is of another size.
 
 Every combination of the given hyperparameters is trained; the one to report is chosen on the `select` questions, as the
-settings of an SAE are, and then put the held-out ones.
+settings of an SAE are, and then put the held-out ones. A second result, `rmu-ungated`, is of the combination that
+forgets most on `select` whatever it does to retain questions: what a method costs is compared at equal forgetting.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from sae_lens_contrastive.unlearning import EvalSpec, check_spec
 from sae_lens_contrastive.unlearning.corpus import Contexts, packed_contexts
 from sae_lens_contrastive.unlearning.measures import WeightEdit
 from sae_lens_contrastive.unlearning.shared import HookData
-from sae_lens_contrastive.unlearning.weight_edits import WeightCandidate, evaluate_weights
+from sae_lens_contrastive.unlearning.weight_edits import WeightCandidate, answer_with_weights, evaluate_weights
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 N_LAYERS = 3
@@ -161,7 +162,7 @@ def main() -> None:
     claim_folder(options.out, "rmu", _config(spec, runs[0], layer, grid))
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
     data = HookData(model, f"blocks.{layer}.hook_resid_post", spec, inputs)
-    rows = [_row(options.out / f"seed{run.seed}", run, layer, grid, data) for run in runs]
+    rows = [row for run in runs for row in _rows(options.out / f"seed{run.seed}", run, layer, grid, data)]
     write_json(options.out / RESULTS_FILE, rows)
     print(results_table(rows))
 
@@ -176,10 +177,10 @@ def _config(spec: EvalSpec, run: RunConfig, layer: int, grid: list[Rmu]) -> dict
     }
 
 
-def _row(out: Path, run: RunConfig, layer: int, grid: list[Rmu], data: HookData) -> dict[str, Any]:
-    """The result of one seed with the training time of the chosen weights, unless it is there already."""
-    if (out / "row.json").is_file():
-        return read_json(out / "row.json")
+def _rows(out: Path, run: RunConfig, layer: int, grid: list[Rmu], data: HookData) -> list[dict[str, Any]]:
+    """The results of one seed with the training time of the chosen weights, unless they are there already."""
+    if (out / RESULTS_FILE).is_file():
+        return read_json(out / RESULTS_FILE)
     trainer = RmuTrainer(data.model, layer, *(_contexts(run, data.model, side) for side in ("forget", "retain")))
     seconds: list[float] = []
 
@@ -190,11 +191,14 @@ def _row(out: Path, run: RunConfig, layer: int, grid: list[Rmu], data: HookData)
             seconds.append(round(time.perf_counter() - started, 1))
             yield WeightCandidate({"layer": layer, **asdict(each)}, weights)
 
-    result = evaluate_weights("rmu", candidates(), data, out, seed=run.seed)
-    chosen = None if result.setting is None else seconds[result.frontier.index(result.setting)]
-    row = {**result.model_dump(mode="json"), "train_seconds": chosen}
-    write_json(out / "row.json", row)
-    return row
+    tried = answer_with_weights("rmu", candidates(), data)
+    rows: list[dict[str, Any]] = []
+    for name, gate in {"rmu": data.spec.retain_gate, "rmu-ungated": 0.0}.items():
+        result = evaluate_weights(name, tried, data, out, seed=run.seed, retain_gate=gate)
+        chosen = None if result.setting is None else seconds[result.frontier.index(result.setting)]
+        rows.append({**result.model_dump(mode="json"), "train_seconds": chosen})
+    write_json(out / RESULTS_FILE, rows)
+    return rows
 
 
 def _contexts(run: RunConfig, model: Any, side: str) -> Contexts:

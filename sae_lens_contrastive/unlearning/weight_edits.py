@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,26 +36,46 @@ class WeightCandidate(NamedTuple):
     """The weights."""
 
 
-def evaluate_weights(
-    method: str, candidates: Iterable[WeightCandidate], data: HookData, out: Path | None, *, seed: int = 0
-) -> UnlearningResult:
-    """Evaluate a way to change weights; one of its `candidates`, which are settings here, is chosen on `select`.
+class AnsweredWeights(NamedTuple):
+    """A candidate with the model's answers under its weights."""
 
-    The result, called by the `method`, is saved as `<method>.json` with `out`. Raises `UserError` if the model knows
-    too few questions.
+    candidate: WeightCandidate
+    answers: Answers
+    result: SettingResult
+
+
+def answer_with_weights(method: str, candidates: Iterable[WeightCandidate], data: HookData) -> list[AnsweredWeights]:
+    """Put all questions to the model under the weights of each of the `candidates` for a `method`.
+
+    Raises `UserError`, before a candidate is asked for, if the model knows too few questions.
     """
     if not data.knows_enough:
         raise UserError(f"The model knows too few questions to evaluate {method}: {data.known_counts}.")
+    return [_answered(method, each, data, f"{method} {i}") for i, each in enumerate(candidates)]
+
+
+def evaluate_weights(
+    name: str,
+    tried: Sequence[AnsweredWeights],
+    data: HookData,
+    out: Path | None,
+    *,
+    seed: int = 0,
+    retain_gate: float | None = None,
+) -> UnlearningResult:
+    """Evaluate a way to change weights, whose candidates are settings: one is chosen on `select`, as those of SAEs are.
+
+    `retain_gate` takes the place of the specification's. The result is saved as `<name>.json` with `out`.
+    """
     started = time.perf_counter()
-    tried = [(each, _answers(each, data, f"{method} {i}")) for i, each in enumerate(candidates)]
-    frontier = [_result(method, each, answers) for each, answers in tried]
-    gate = data.spec.retain_gate
+    frontier = [each.result for each in tried]
+    gate = data.spec.retain_gate if retain_gate is None else retain_gate
     setting = choose_setting(frontier, gate, data.chance)
     chosen = None if setting is None else tried[frontier.index(setting)]
-    report = unedited_report(data) if chosen is None else _report(method, *chosen, data)
+    report = unedited_report(data) if chosen is None else _report(name, chosen, data)
     result = UnlearningResult(
-        name=method,
-        variant=method,
+        name=name,
+        variant=name,
         seed=seed,
         forget_domain=data.spec.forget_domain,
         unlearning_score=unlearning_score(frontier, gate),
@@ -75,20 +95,21 @@ def evaluate_weights(
         known=data.known_counts,
         frontier=frontier,
         provenance=Provenance(
-            sae_sha256="" if chosen is None else weights_digest(dict(chosen[0].edit.weights), ""),
+            sae_sha256="" if chosen is None else weights_digest(dict(chosen.candidate.edit.weights), ""),
             model_sha256=model_digest(data.model),
             spec_sha256=data.inputs.digest,
             versions=package_versions(),
         ),
     )
     if out is not None:
-        write_json(out / f"{method}.json", result.model_dump())
+        write_json(out / f"{name}.json", result.model_dump())
     return result
 
 
-def _answers(candidate: WeightCandidate, data: HookData, title: str) -> Answers:
+def _answered(method: str, candidate: WeightCandidate, data: HookData, title: str) -> AnsweredWeights:
     with candidate.edit.in_place(data.model):
-        return {name: each.present_answers(f"{name}, {title}") for name, each in data.evaluators.items()}
+        answers = {name: each.present_answers(f"{name}, {title}") for name, each in data.evaluators.items()}
+    return AnsweredWeights(candidate, answers, _result(method, candidate, answers))
 
 
 def _result(method: str, candidate: WeightCandidate, answers: Answers) -> SettingResult:
@@ -112,11 +133,12 @@ def _result(method: str, candidate: WeightCandidate, answers: Answers) -> Settin
     )
 
 
-def _report(method: str, candidate: WeightCandidate, answers: Answers, data: HookData) -> HeldOutReport:
-    with candidate.edit.in_place(data.model):
+def _report(title: str, tried: AnsweredWeights, data: HookData) -> HeldOutReport:
+    edit = tried.candidate.edit
+    with edit.in_place(data.model):
         near = data.near.present_answers("near questions")
         paraphrases = data.evaluators["forget_held_out"].present_paraphrase_answers()
-    found = edited_model_measures(candidate.edit, data, title=method)
+    found = edited_model_measures(edit, data, title=title)
     if data.spec.measures.paraphrases and len(paraphrases):
         found["paraphrases"] = ParaphraseResult(n_paraphrases=len(paraphrases), accuracy=accuracy(paraphrases))
-    return report_of(answers, near, MeasureResults(**found), data)
+    return report_of(tried.answers, near, MeasureResults(**found), data)

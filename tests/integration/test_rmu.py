@@ -68,12 +68,18 @@ def test_seeds_that_are_done_are_kept(rmu, tmp_path, monkeypatch, capsys):
     given = ["--target", root / "configs/targets/tiny.yaml", "--spec", root / "evals/world_facts_tiny.yaml"]
     monkeypatch.setattr(sys, "argv", ["rmu", *map(str, given), "--out", str(tmp_path), "--steps", "1", "--seeds", "0"])
     rmu.main()
-    first = tmp_path / "seed0/row.json"
+    first = tmp_path / "seed0/results.json"
     written = first.stat().st_mtime_ns
     monkeypatch.setattr(sys, "argv", [*sys.argv, "1"])
     rmu.main()
     assert first.stat().st_mtime_ns == written
     rows = json.loads((tmp_path / "results.json").read_text())
-    assert [(row["variant"], row["seed"]) for row in rows] == [("rmu", 0), ("rmu", 1)]
-    assert rows[0] == json.loads(first.read_text())
+    assert [(row["variant"], row["seed"]) for row in rows] == [
+        ("rmu", 0),
+        ("rmu-ungated", 0),
+        ("rmu", 1),
+        ("rmu-ungated", 1),
+    ]
+    assert rows[:2] == json.loads(first.read_text())
+    assert {row["retain_gate"] for row in rows if row["variant"] == "rmu-ungated"} == {0}
     assert "rmu" in capsys.readouterr().out

@@ -6,7 +6,7 @@ from sae_lens_contrastive.files import read_json
 from sae_lens_contrastive.unlearning import UnlearningResult, check_spec
 from sae_lens_contrastive.unlearning.measures import WeightEdit
 from sae_lens_contrastive.unlearning.shared import HookData
-from sae_lens_contrastive.unlearning.weight_edits import WeightCandidate, evaluate_weights
+from sae_lens_contrastive.unlearning.weight_edits import WeightCandidate, answer_with_weights, evaluate_weights
 
 HOOK = "blocks.19.hook_resid_post"
 
@@ -26,7 +26,8 @@ def test_settings_are_the_candidates_and_the_gate_chooses(tiny, make_spec, candi
     wanted = {"text_effects": {}, "random_baseline": {}, "recall": {}, "relearning": {"n_steps": 1}}
     spec = make_spec(measures=wanted)
     data = HookData(tiny, HOOK, spec, check_spec(spec))
-    result = evaluate_weights("made", candidates, data, tmp_path, seed=3)
+    tried = answer_with_weights("made", candidates, data)
+    result = evaluate_weights("made", tried, data, tmp_path, seed=3)
     same, broken = result.frontier
     assert (same.forget_accuracy, same.retain_accuracy) == (1, 1)
     # Of equal scores the first option counts, which is the right one of few questions.
@@ -45,7 +46,18 @@ def test_settings_are_the_candidates_and_the_gate_chooses(tiny, make_spec, candi
     assert UnlearningResult.model_validate(read_json(tmp_path / "made.json")) == result
 
 
+def test_another_gate_lets_another_candidate_pass(tiny, make_spec, candidates):
+    spec = make_spec(measures={"text_effects": None, "random_baseline": None})
+    data = HookData(tiny, HOOK, spec, check_spec(spec))
+    tried = answer_with_weights("made", candidates, data)
+    result = evaluate_weights("made-ungated", tried, data, None, retain_gate=0.0)
+    assert result.name == result.variant == "made-ungated"
+    assert result.setting == tried[1].result
+    assert (result.retain_gate, result.n_settings_passing) == (0, 2)
+    assert result.held_out.forget_accuracy < 1
+
+
 def test_too_few_known_questions_are_refused(tiny, make_spec, candidates):
     spec = make_spec(min_known_questions=1000)
     with pytest.raises(UserError, match="too few questions"):
-        evaluate_weights("made", candidates, HookData(tiny, HOOK, spec, check_spec(spec)), None)
+        answer_with_weights("made", candidates, HookData(tiny, HOOK, spec, check_spec(spec)))
