@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import re
 import sys
 import time
@@ -64,6 +65,11 @@ class Rmu:
     """Steps, each on other sequences."""
     n_sequences: int = 4
     """Sequences of either side in a step."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not (math.isfinite(value) and value > 0):
+                raise UserError(f"{name} is {value}; it must be a finite number above 0.")
 
 
 class RmuTrainer:
@@ -149,6 +155,8 @@ class _Side:
 def main() -> None:
     """Train every combination with every seed, evaluate all, save the results; seeds that are done are kept."""
     options = _options()
+    if len(set(options.seeds)) < len(options.seeds):
+        raise UserError(f"--seeds {options.seeds}: a seed that is there twice would count twice. Give distinct seeds.")
     spec = parse_config(EvalSpec, load_yaml(options.spec), source=str(options.spec))
     baseline = ROOT / "configs/variants/baseline.yaml"
     runs = [resolve_run(options.target, baseline, {"seed": seed}) for seed in options.seeds]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.models import residual_at_hook
 from sae_lens_contrastive.unlearning.corpus import packed_contexts
 
@@ -61,6 +62,25 @@ def test_the_seed_decides(rmu, tiny, sides):
     first, again, other = (trainer.train(options, seed=seed).weights for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--steps", "0"], "n_steps is 0; it must be a finite number above 0"),
+        (["--steering", "-1"], "steering is -1"),
+        (["--retain-weight", "nan"], "retain_weight is nan"),
+        (["--lr", "0"], "lr is 0"),
+        (["--seeds", "0", "0"], "would count twice"),
+    ],
+)
+def test_figures_that_make_no_training_are_refused(rmu, tmp_path, monkeypatch, given, said):
+    root = PEERS.parents[1]
+    files = ["--target", str(root / "configs/targets/tiny.yaml"), "--spec", str(root / "evals/world_facts_tiny.yaml")]
+    monkeypatch.setattr(sys, "argv", ["rmu", *files, "--out", str(tmp_path / "out"), *given])
+    with pytest.raises(UserError, match=said):
+        rmu.main()
+    assert not (tmp_path / "out").exists()
 
 
 def test_seeds_that_are_done_are_kept(rmu, tmp_path, monkeypatch, capsys):
