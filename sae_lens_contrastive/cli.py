@@ -144,6 +144,13 @@ def _add_study(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     study.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="change a key, such as seeds=[0]"
     )
+    study.add_argument(
+        "--only",
+        metavar="PART",
+        nargs="+",
+        default=[],
+        help="settings, or settings with a seed (NAME/seed0), to run now",
+    )
     study.add_argument("--out", type=Path, required=True, help="folder for the runs, the results and the figures")
     study.set_defaults(run=_study)
 
@@ -251,7 +258,7 @@ def _study(options: argparse.Namespace) -> None:
     from sae_lens_contrastive.config import parse_overrides
     from sae_lens_contrastive.study import run_study
 
-    run_study(options.study, options.out, parse_overrides(options.set))
+    run_study(options.study, options.out, parse_overrides(options.set), options.only)
 
 
 def _search(options: argparse.Namespace) -> None:

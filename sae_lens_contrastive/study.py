@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,19 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from sae_lens_contrastive.config import StrictModel, load_yaml, merge, parse_config
-from sae_lens_contrastive.errors import ConfigError
-from sae_lens_contrastive.files import write_json
+from sae_lens_contrastive.errors import ConfigError, UserError
+from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.models import load_model
 from sae_lens_contrastive.report import load_results, results_table, write_figures
 from sae_lens_contrastive.report.results import RESULTS_FILE
 from sae_lens_contrastive.runs import claim_folder
-from sae_lens_contrastive.training import RunConfig, load_summary, resolve_runs, train_runs
+from sae_lens_contrastive.training import RunConfig, load_summary, resolve_runs, stream_key, train_runs
 from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest, check_spec, evaluate_saes
+from sae_lens_contrastive.unlearning.output import package_versions
 from sae_lens_contrastive.unlearning.shared import HookData
+
+ROWS_FILE = "rows.json"
+"""Rows of a finished part, in its folder `<setting>/seed<k>`."""
 
 _PLAIN = "plain"
 
@@ -89,34 +95,41 @@ class StudySpec(StrictModel):
 
 
 def run_study(
-    study_file: Path | str, out: Path | str, overrides: Mapping[str, Any] | None = None
+    study_file: Path | str, out: Path | str, overrides: Mapping[str, Any] | None = None, only: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Run a study into `out` and return the rows of its `results.json`.
 
-    Variants of one setting and seed are trained side by side. Finished parts are kept, so a second call continues
-    where the first ended. `overrides` change keys of the study file. Everything is checked before the model loads.
-    Raises `UserError` for a file that is missing or wrong, and if `out` holds another study.
+    Variants of one setting and seed are trained side by side. A part, which is a setting with a seed, is finished once
+    its folder `<setting>/seed<k>` has `rows.json`: a second call continues where the first ended, and needs nothing but
+    that file, so that parts can be run on several machines and brought together. `only` names the settings or parts to
+    run now, as in `countries` or `countries/seed0`; finished parts are in the results anyway. `overrides` change keys
+    of the study file. Everything is checked before the model loads. Raises `UserError` for a file that is missing or
+    wrong, a part that the study does not have, and if `out` holds another study.
     """
     study_file, out = Path(study_file), Path(out)
     study = parse_config(StudySpec, merge(load_yaml(study_file), overrides or {}), source=str(study_file))
     near = study_file.parent
     spec = parse_config(EvalSpec, load_yaml(near / study.spec), source=study.spec)
     parts = _parts(study, near, load_yaml(near / study.spec))
+    wanted = _wanted(parts, only)
     claim_folder(out, "study", {place: part.config() for place, part in parts.items()})
-    model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
-    rows: dict[str, list[dict[str, Any]]] = {place: [] for place in parts}
+    rows = {place: found for place, part in parts.items() if (found := _finished(out / place, part)) is not None}
+    pending = {place: part for place, part in parts.items() if place in wanted and place not in rows}
+    model = load_model(spec.model, device=spec.device, dtype=spec.dtype) if pending else None
     shared: dict[tuple[str, str], HookData] = {}
     for seed in study.seeds:
         # Seed by seed, so that a study that is stopped has a whole table of the seeds that are done.
-        for place, part in parts.items():
+        for place, part in pending.items():
             if part.seed == seed:
                 rows[place] = _rows(place, part, out, model, shared)
-        ordered = [row for place in rows for row in rows[place]]
-        write_json(out / RESULTS_FILE, ordered)
-        print(f"\nAfter seed {seed}\n\n{results_table(ordered)}\n")
+                write_json(out / place / ROWS_FILE, {"part": part.digest, "rows": rows[place]})
+                write_json(out / RESULTS_FILE, _in_order(parts, rows))
+    ordered = _in_order(parts, rows)
+    write_json(out / RESULTS_FILE, ordered)
+    print(f"\n{len(rows)} of {len(parts)} parts\n\n{results_table(ordered)}\n")
     for figure in write_figures(load_results(out), out):
         print(figure)
-    return [row for place in rows for row in rows[place]]
+    return ordered
 
 
 @dataclass(frozen=True)
@@ -128,6 +141,8 @@ class _Part:
     runs: list[RunConfig]
     evaluations: dict[str, EvalSpec]
     """Specifications by what is added to a variant's name; the first adds nothing."""
+    digest: str
+    """SHA-256 of its configuration, of the texts and questions that it names and of the packages that compute it."""
 
     def config(self) -> dict[str, Any]:
         """What its results depend on."""
@@ -152,12 +167,39 @@ def _parts(study: StudySpec, near: Path, spec: dict[str, Any]) -> dict[str, _Par
                     f"settings.{name}: a setting cannot change model, dtype or device of the evaluation; the study "
                     f"loads {base.model!r} once. Write another study."
                 )
-            check_spec(each)
+        inputs = [check_spec(each).digest for each in evaluations.values()]
         for seed in setting.seeds or study.seeds:
             variants = [near / variant for variant in setting.variants]
             runs = resolve_runs(near / study.target, variants, merge(setting.overrides, {"seed": seed}))
-            parts[f"{name}/seed{seed}"] = _Part(name, seed, runs, evaluations)
+            depends = [[run.model_dump(mode="json"), stream_key(run)] for run in runs], inputs, package_versions()
+            digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+            parts[f"{name}/seed{seed}"] = _Part(name, seed, runs, evaluations, digest)
     return parts
+
+
+def _wanted(parts: Mapping[str, _Part], only: Sequence[str]) -> set[str]:
+    settings = dict.fromkeys(part.setting for part in parts.values())
+    for name in only:
+        if name not in parts and name not in settings:
+            raise UserError(
+                f"The study has no part {name!r}. Name a setting, one of {', '.join(settings)}, or one with a seed, "
+                f"such as {next(iter(parts))}."
+            )
+    return {place for place, part in parts.items() if not only or place in only or part.setting in only}
+
+
+def _finished(folder: Path, part: _Part) -> list[dict[str, Any]] | None:
+    """Rows of a part that is finished; None if it is not, or if what they were made from has changed."""
+    if not (folder / ROWS_FILE).is_file():
+        return None
+    saved = read_json(folder / ROWS_FILE)
+    if not isinstance(saved, dict) or saved.keys() != {"part", "rows"}:
+        raise UserError(f"{folder / ROWS_FILE} is not what a study wrote. Delete it to run the part again.")
+    return saved["rows"] if saved["part"] == part.digest else None
+
+
+def _in_order(parts: Mapping[str, _Part], rows: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [row for place in parts if place in rows for row in rows[place]]
 
 
 def _rows(

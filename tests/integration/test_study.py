@@ -1,6 +1,7 @@
 """A study on the tiny target: settings, seeds and variants end in one table, and a second call changes nothing."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 
 from sae_lens_contrastive import UserError
 from sae_lens_contrastive import study as study_module
-from sae_lens_contrastive.study import SUMMARY_KEYS, run_study
+from sae_lens_contrastive.study import ROWS_FILE, SUMMARY_KEYS, run_study
 
 ROOT = Path(__file__).parents[2]
 SHORT = {"training": {"training_tokens": 2048, "train_batch_size_tokens": 256, "cache_tokens": 1024}}
@@ -77,6 +78,40 @@ def test_a_setting_can_have_seeds_a_domain_and_further_evaluations_of_its_own(st
     ]
     interventions = [{setting["intervention"] for setting in row["frontier"]} for row in rows[2:]]
     assert interventions == [{"clamp"}, {"clamp"}, {"gated"}, {"gated"}]
+
+
+def test_parts_that_were_run_one_by_one_elsewhere_make_the_same_results(study_file, model_cache, tmp_path, monkeypatch):
+    first = run_study(study_file, tmp_path / "one", only=["sparse/seed1", "as_published"])
+    assert [(row["study_setting"], row["seed"]) for row in first] == [
+        ("as_published", 0),
+        ("as_published", 1),
+        ("sparse", 1),
+        ("sparse", 1),
+    ]
+    second = run_study(study_file, tmp_path / "two", only=["sparse/seed0"])
+    for place in ("as_published/seed0", "as_published/seed1", "sparse/seed1"):
+        (tmp_path / "two" / place).mkdir(parents=True)
+        shutil.copy(tmp_path / "one" / place / ROWS_FILE, tmp_path / "two" / place)
+    monkeypatch.setattr(study_module, "load_model", lambda *_a, **_k: pytest.fail("the model was loaded"))
+    rows = run_study(study_file, tmp_path / "two")
+    assert rows == [*first[:2], *second, *first[2:]]
+    assert json.loads((tmp_path / "two/results.json").read_text()) == rows
+
+
+def test_a_part_whose_questions_have_changed_is_run_again(study_file, model_cache, tmp_path):
+    run_study(study_file, tmp_path, only=["as_published/seed0"])
+    saved = tmp_path / "as_published/seed0" / ROWS_FILE
+    saved.write_text(json.dumps({**json.loads(saved.read_text()), "part": "of other questions", "rows": []}))
+    assert len(run_study(study_file, tmp_path, only=["as_published/seed0"])) == 1
+    saved.write_text("[]")
+    with pytest.raises(UserError, match="Delete it to run the part again"):
+        run_study(study_file, tmp_path)
+
+
+def test_a_part_that_the_study_lacks_is_refused_before_anything_is_written(study_file, tmp_path):
+    with pytest.raises(UserError, match=r"no part 'sparse/seed2'.* as_published, sparse, .*as_published/seed0"):
+        run_study(study_file, tmp_path / "out", only=["sparse/seed2"])
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
