@@ -25,16 +25,19 @@ class SentenceMargin(LossTerm):
     """Make the first `n_features` features G tell forget from retain sentences, token by token where they can.
 
     With e_t = strictness + max over i in G of (hidden_pre_i(t) - theta) / temperature, theta the firing level,
-    L = forget_weight * ((1 - token_share) * mean over forget sentences of softplus(margin - max over t of e_t)
-                         + token_share * mean over tokens of forget sentences of softplus(margin - e_t))
+    L = forget_weight * ((1 - token_share) * trimmed mean over forget sentences of softplus(margin - max over t of e_t)
+                         + token_share * trimmed mean over tokens of forget sentences of softplus(margin - e_t))
       + retain_weight * mean over the hardest retain sentences and windows of softplus(margin + max over t of e_t).
-    A forget sentence counts up to a token drawn at random, so that its first telling words must do. Windows are pieces
-    of 32 tokens of `n_sequences` retain sequences. The hardest are the `hard_share` of a step with the highest loss:
-    text close to the forget domain, whichever it is. theta is the threshold of a JumpReLU or BatchTopK SAE, and else
+    A forget sentence counts up to a token drawn at random, so that its first telling words must do. The trimmed means
+    leave out the `trimmed_sentences` and `trimmed_tokens` of a step with the highest loss: text of a domain has
+    sentences that do not speak of it, and most tokens of those that do are like any other. Windows are pieces of 32
+    tokens of `n_sequences` retain sequences. The hardest are the `hard_share` of a step with the highest loss: text
+    close to the forget domain, whichever it is. theta is the threshold of a JumpReLU or BatchTopK SAE, and else
     the median level over the tokens of the batch, a constant: a TopK SAE, whose level differs from token to token,
     follows it roughly. Sources: Andrews et al. 2003, "Support vector machines for multiple-instance learning", with
     the logistic loss in place of the hinge; Shrivastava et al. 2016, "Training region-based object detectors with
-    online hard example mining".
+    online hard example mining"; Shen and Sanghavi 2019, "Learning with bad training data via iterative trimmed loss
+    minimization".
     """
 
     n_features: int = 32
@@ -47,6 +50,10 @@ class SentenceMargin(LossTerm):
     """What is asked of e_t on forget text, and of -e_t on retain text."""
     token_share: float = 0.5
     """Weight of single tokens on forget text, in [0, 1]; the rest is the strongest token of a sentence."""
+    trimmed_sentences: float = 0.15
+    """Share of a step's forget sentences that does not count, those with the highest loss, in [0, 1)."""
+    trimmed_tokens: float = 0.7
+    """Share of a step's single tokens of forget text that does not count, those with the highest loss, in [0, 1)."""
     forget_weight: float = 1.0
     """Weight of forget text."""
     retain_weight: float = 1.0
@@ -73,6 +80,9 @@ class SentenceMargin(LossTerm):
             raise ConfigError(f"sentence_margin.n_sequences is {self.n_sequences}; it must be 0 or more.")
         if not 0 <= self.token_share <= 1:
             raise ConfigError(f"sentence_margin.token_share is {self.token_share}; it must be in [0, 1].")
+        for name in ("trimmed_sentences", "trimmed_tokens"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"sentence_margin.{name} is {getattr(self, name)}; it must be in [0, 1).")
         if not 0 < self.hard_share <= 1:
             raise ConfigError(f"sentence_margin.hard_share is {self.hard_share}; it must be above 0 and at most 1.")
         if self.temperature <= 0:
@@ -101,15 +111,16 @@ class SentenceMargin(LossTerm):
         theta = self._firing_level(ctx)
         counts = _cut(sides.forget.editable, self.min_tokens, ctx.step)
         forget = self._excess(ctx.sae, space, sides.forget, theta)
-        strongest = _strongest(forget, counts)
-        forget_loss = (1 - self.token_share) * softplus(self.margin - strongest).mean()
-        forget_loss = forget_loss + self.token_share * softplus(self.margin - forget[counts]).mean()
+        of_sentences = softplus(self.margin - _strongest(forget, counts))
+        of_tokens = softplus(self.margin - forget[counts])
+        forget_loss = (1 - self.token_share) * _share(of_sentences, 1 - self.trimmed_sentences, largest=False).mean()
+        forget_loss = forget_loss + self.token_share * _share(of_tokens, 1 - self.trimmed_tokens, largest=False).mean()
         texts = [sides.retain]
         if self.n_sequences:
             texts.append(_windows(space.retain.turn(ctx.step, self.n_sequences)))
         strongest = [_strongest(self._excess(ctx.sae, space, text, theta), text.editable) for text in texts]
         retain = softplus(self.margin + torch.cat(strongest))
-        retain_loss = retain.topk(math.ceil(self.hard_share * len(retain))).values.mean()
+        retain_loss = _share(retain, self.hard_share, largest=True).mean()
         return self.forget_weight * forget_loss + self.retain_weight * retain_loss
 
     def _firing_level(self, ctx: LossContext) -> Float[Tensor, " n"] | Float[Tensor, ""]:
@@ -144,6 +155,11 @@ def _strongest(excess: Float[Tensor, "n pos"], counts: Bool[Tensor, "n pos"]) ->
     """Highest excess among the tokens that count, of each row that has any."""
     rows = counts.any(dim=1)
     return excess.masked_fill(~counts, -torch.inf)[rows].amax(dim=1)
+
+
+def _share(losses: Float[Tensor, " n"], share: float, *, largest: bool) -> Float[Tensor, " m"]:
+    """The largest or smallest of the losses, `share` of them and at least one."""
+    return losses.topk(math.ceil(share * len(losses)), largest=largest).values
 
 
 def _windows(text: Sequences) -> Sequences:

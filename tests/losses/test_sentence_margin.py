@@ -50,6 +50,8 @@ def term(**options):
             "temperature": 1.0,
             "hard_share": 1.0,
             "strictness": 0.0,
+            "trimmed_sentences": 0.0,
+            "trimmed_tokens": 0.0,
             **options,
         }
     )
@@ -105,6 +107,18 @@ def test_the_hardest_share_of_retain_text_counts_rounded_up(share, counted):
         term(forget_weight=0.0, retain_weight=1.0, retain_per_forget=4, hard_share=share), space_of(FORGET, retain)
     )
     assert found.item() == pytest.approx(sum(map(softplus, counted)) / len(counted), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("trimmed", "counted"), [(0.0, [-4, -2, 0, 2]), (0.25, [-4, -2, 0]), (0.3, [-4, -2, 0]), (0.9, [-4])]
+)
+def test_the_forget_sentences_and_tokens_of_the_highest_loss_are_left_out(trimmed, counted):
+    forget = text([[[4.0, 0.0]], [[-2.0, 0.0]], [[2.0, 0.0]], [[0.0, 0.0]]])
+    expected = sum(map(softplus, counted)) / len(counted)
+    of_sentences = term(token_share=0.0, retain_weight=0.0, n_sentences=4, trimmed_sentences=trimmed)
+    assert value(of_sentences, space_of(forget, RETAIN)).item() == pytest.approx(expected, abs=1e-5)
+    of_tokens = term(token_share=1.0, retain_weight=0.0, n_sentences=4, trimmed_tokens=trimmed)
+    assert value(of_tokens, space_of(forget, RETAIN)).item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_tokens_that_no_edit_may_change_do_not_count():
@@ -188,6 +202,8 @@ def test_it_refuses_what_it_cannot_do():
         ({"n_features": 0}, "must be 1 or more"),
         ({"n_sequences": -1}, "must be 0 or more"),
         ({"token_share": 1.5}, r"must be in \[0, 1\]"),
+        ({"trimmed_sentences": 1.0}, r"trimmed_sentences is 1.0; it must be in \[0, 1\)"),
+        ({"trimmed_tokens": -0.1}, r"trimmed_tokens is -0.1; it must be in \[0, 1\)"),
         ({"hard_share": 0.0}, "hard_share is 0.0; it must be above 0"),
         ({"retain_weight": -1.0}, "must be 0 or more"),
         ({"temperature": 0.0}, "must be above 0"),
