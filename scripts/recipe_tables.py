@@ -13,7 +13,6 @@ RMU = ROOT / "evals/results/rmu.json"
 Row = dict[str, Any]
 Cell = Callable[[Row], float | None]
 
-MAIN = ("countries", "baseline")
 DOMAINS = ("animals", "chemical_elements", "irregular_verbs", "opposites")
 
 
@@ -65,7 +64,8 @@ def peers(rows: list[Row]) -> list[str]:
     }
     lines = _table("method", named, {**_SCORES, **_COSTS})
     for label, of in (("run 5", named["run 5"]), ("baseline", named["baseline, clamp"])):
-        lines.append(_random_features(label, of, len(_SCORES) + len(_COSTS)))
+        if of:
+            lines.append(_random_features(label, of, len(_SCORES) + len(_COSTS)))
     return lines
 
 
@@ -100,7 +100,8 @@ def relearning(rows: list[Row]) -> list[str]:
         "run 5": _of(rows, "countries", "run5"),
         **_rmu(),
     }
-    steps = named["run 5"][0]["measures"]["relearning"]["steps"]
+    measured = [row["measures"]["relearning"] for found in named.values() for row in found]
+    steps = next((found["steps"] for found in measured if found), [])
 
     def after(place: int) -> Cell:
         return lambda row: row["measures"]["relearning"] and row["measures"]["relearning"]["accuracy"][place]
@@ -115,7 +116,8 @@ VIEWS: dict[str, Callable[[list[Row]], list[str]]] = {
 
 
 def _rmu() -> dict[str, list[Row]]:
-    rows = json.loads(RMU.read_text(encoding="utf-8"))
+    """RMU's results; none as long as it has not been run."""
+    rows = json.loads(RMU.read_text(encoding="utf-8")) if RMU.is_file() else []
     names = {"rmu": "RMU", "rmu-ungated": "RMU, no retain gate"}
     return {label: [row for row in rows if row["variant"] == variant] for variant, label in names.items()}
 
@@ -127,6 +129,8 @@ def _of(rows: Iterable[Row], setting: str, variant: str | None = None) -> list[R
 def _table(title: str, named: dict[str, list[Row]], cells: dict[str, Cell]) -> list[str]:
     lines = [f"| {title} | seeds | " + " | ".join(cells) + " |", "|---" * (len(cells) + 2) + "|"]
     for name, rows in named.items():
+        if not rows:
+            continue
         below = sum(row["below_chance"] for row in rows)
         values = [_text([cell(row) for row in rows]) for cell in cells.values()]
         if below and "forget accuracy" in cells:

@@ -90,7 +90,7 @@ def collect_activations(store: ActivationsStore, path: Path, max_tokens: int, la
     Collection ends at the end of the dataset or at `max_tokens`. A file with the same fingerprint is reused. Raises
     `UserError` if the dataset is too small for one batch of the model.
     """
-    if _fingerprint(path) == fingerprint:
+    if fingerprint_of(path) == fingerprint:
         return path
     parts: list[Tensor] = []
     n_tokens = 0
@@ -152,7 +152,8 @@ class CachedActivations(ResumableStream[Tensor]):
         self.n_batches = int(state["n_batches"])
 
 
-def _fingerprint(path: Path) -> str | None:
+def fingerprint_of(path: Path) -> str | None:
+    """What a file of collected activations was made from; None if it is not there or not whole."""
     if not path.is_file():
         return None
     try:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
+from jaxtyping import Bool
+from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
+from sae_lens_contrastive.data.activations import fingerprint_of
 from sae_lens_contrastive.data.batching import batches_by_length, bos_tokens, encode_text, pad_right
 from sae_lens_contrastive.data.sequences import editable_positions
 from sae_lens_contrastive.errors import UserError
+from sae_lens_contrastive.files import write_bytes_atomic
 from sae_lens_contrastive.losses.output_space import Sequences
 from sae_lens_contrastive.models import residual_at_hook
 
@@ -68,7 +73,34 @@ def _with_residual(rows: list[list[int]], model: Any, hook_name: str, label: str
             residual = part.new_zeros(*tokens.shape, part.shape[-1])
         residual[batch, :n] = part
     assert residual is not None
-    editable = editable_positions(tokens, model.tokenizer)
-    position = torch.arange(tokens.shape[1], device=tokens.device)
-    editable &= position < torch.tensor(lengths, device=tokens.device)[:, None]
+    editable = editable_positions(tokens, model.tokenizer) & _within(torch.tensor(lengths), tokens)
     return Sequences(tokens, residual, editable)
+
+
+def kept_sentences(path: Path, fingerprint: str, collect: Callable[[], Sequences]) -> Sequences:
+    """Sentences from a file with this fingerprint; without one they are collected, and kept there.
+
+    The residual stream is kept up to the last token that counts: nothing reads beyond it, and here it is 0.
+    """
+    if fingerprint_of(path) == fingerprint:
+        kept = load_file(path)
+        residual = kept["residual"].new_zeros(*kept["tokens"].shape, kept["residual"].shape[-1])
+        residual[_within(kept["lengths"], kept["tokens"])] = kept["residual"]
+        return Sequences(kept["tokens"], residual, kept["editable"])
+    found = collect()
+    position = torch.arange(1, found.tokens.shape[1] + 1, device=found.tokens.device)
+    lengths = (found.editable * position).amax(dim=1)
+    tensors = {
+        "tokens": found.tokens,
+        "residual": found.residual[_within(lengths, found.tokens)],
+        "editable": found.editable,
+        "lengths": lengths,
+    }
+    content = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, {"fingerprint": fingerprint})
+    write_bytes_atomic(path, content)
+    return found
+
+
+def _within(lengths: Tensor, tokens: Tensor) -> Bool[Tensor, "n pos"]:
+    """Positions before the end of each row."""
+    return torch.arange(tokens.shape[1], device=tokens.device) < lengths.to(tokens.device)[:, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -36,6 +37,10 @@ class Sequences:
         used = editable.any(dim=0).nonzero()
         n_used = int(used[-1]) + 1 if len(used) else 1
         return Sequences(self.tokens[rows, :n_used], self.residual[rows, :n_used], editable[:, :n_used])
+
+    def to(self, device: torch.device | str) -> Sequences:
+        """The same on a device."""
+        return Sequences(self.tokens.to(device), self.residual.to(device), self.editable.to(device))
 
     def rows(self, chosen: Bool[Tensor, " n"]) -> Sequences:
         """Some of the sequences."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -20,11 +21,11 @@ from sae_lens_contrastive.data.activations import (
     domain_labels,
     domain_sizes,
 )
-from sae_lens_contrastive.data.sentences import collect_sentences
+from sae_lens_contrastive.data.sentences import collect_sentences, kept_sentences
 from sae_lens_contrastive.data.sequences import collect_sequences
 from sae_lens_contrastive.data.streams import PrefetchedStream, ResumableStream, StreamedActivations
 from sae_lens_contrastive.losses import FORGET, GENERAL, RETAIN
-from sae_lens_contrastive.losses.output_space import OutputSpace, Sides
+from sae_lens_contrastive.losses.output_space import OutputSpace, Sequences, Sides
 from sae_lens_contrastive.models import ModelAboveHook
 
 DOMAIN_NAMES = {GENERAL: "general", FORGET: "forget", RETAIN: "retain"}
@@ -126,19 +127,23 @@ class CorpusStreams:
         assert self.domain_data is not None
         if (sources := self.domain_data.sentences) is None:
             return None
-        return Sides(
-            *(
-                collect_sentences(
-                    [map(itemgetter("text"), texts) for texts in side],
-                    self.model,
-                    self.cfg.hook_name,
-                    sources.n_sentences,
-                    self.cfg.seed,
-                    DOMAIN_NAMES[domain],
-                )
-                for domain, side in ((FORGET, sources.forget), (RETAIN, sources.retain))
-            )
+        forget, retain = (
+            self._sentences_of(DOMAIN_NAMES[domain], side, sources.n_sentences)
+            for domain, side in ((FORGET, sources.forget), (RETAIN, sources.retain))
         )
+        return Sides(forget, retain)
+
+    def _sentences_of(self, label: str, side: Sequence[HfDataset], n_sentences: int) -> Sequences:
+        def collect() -> Sequences:
+            texts = [map(itemgetter("text"), texts) for texts in side]
+            return collect_sentences(texts, self.model, self.cfg.hook_name, n_sentences, self.cfg.seed, label)
+
+        if self.cache is None:
+            return collect()
+        name = f"sentences_{label}_{n_sentences}"
+        return kept_sentences(
+            self.cache.folder / f"{name}.safetensors", f"{self.cache.fingerprint}/{name}", collect
+        ).to(self.cfg.device)
 
     def _stream(self, domain: int, batch_size: int) -> ResumableStream[Tensor]:
         store = self._store(domain, batch_size)

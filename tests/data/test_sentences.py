@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sae_lens_contrastive.data.sentences import MAX_TOKENS, collect_sentences, sentences
+from sae_lens_contrastive.data.sentences import MAX_TOKENS, collect_sentences, kept_sentences, sentences
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.models import residual_at_hook
 
@@ -55,3 +55,19 @@ def test_sources_take_turns_and_the_shorter_begins_again(tiny):
 def test_a_source_without_a_sentence_is_named(tiny):
     with pytest.raises(UserError, match="retain corpus has no sentence"):
         collect_sentences([["A sentence that is there."], ["No.", ""]], tiny, HOOK, 3, 0, "retain")
+
+
+def test_sentences_that_are_kept_are_read_again_as_they_were(tiny, tmp_path):
+    def collect():
+        return collect_sentences([["A sentence that is there. Another one, somewhat longer."]], tiny, HOOK, 9, seed=0)
+
+    path = tmp_path / "sentences.safetensors"
+    first = kept_sentences(path, "one", collect)
+    again = kept_sentences(path, "one", lambda: pytest.fail("collected twice"))
+    assert torch.equal(first.tokens, again.tokens)
+    assert torch.equal(first.editable, again.editable)
+    assert torch.equal(first.residual[first.editable], again.residual[first.editable])
+    with pytest.raises(pytest.fail.Exception, match="other corpora"):
+        kept_sentences(path, "two", lambda: pytest.fail("other corpora"))
+    path.write_bytes(path.read_bytes()[:100])
+    assert torch.equal(kept_sentences(path, "one", collect).tokens, first.tokens)
