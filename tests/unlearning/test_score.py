@@ -37,6 +37,10 @@ def question(entity, n_distractors=3):
 FRONTIER = [setting(1.0, 1.0), setting(0.6, 0.99), setting(0.1, 0.98), setting(0.7, 1.0)]
 
 
+def chosen(frontier, chance=0.25, n_questions=10**9):
+    return choose_setting(frontier, 0.99, chance, n_questions)
+
+
 def test_score_is_the_deepest_forgetting_that_passes_the_gate():
     assert unlearning_score(FRONTIER, 0.99) == pytest.approx(0.4)
     assert unlearning_score(FRONTIER, 0.98) == pytest.approx(0.9)
@@ -49,7 +53,7 @@ def test_score_is_saebenchs_on_the_questions_of_both_splits():
     second = setting(0.5, 0.9).model_copy(update={"forget_accuracy_all": 7 / 9, "retain_accuracy_all": 0.99})
     # SAEBench takes the mean of a vector of 32-bit numbers.
     assert unlearning_score([first, second], 0.99) == 1.0 - (torch.tensor([1.0] * 7 + [0.0] * 2).mean()).item()
-    assert choose_setting([first, second], 0.99, 0.25) == first
+    assert chosen([first, second]) == first
     assert n_passing([first, second], 0.99) == 1
 
 
@@ -59,16 +63,16 @@ def test_score_is_zero_if_no_setting_passes():
 
 
 def test_chosen_setting_and_its_ties():
-    assert choose_setting(FRONTIER, 0.99, 0.25) == FRONTIER[1]
+    assert chosen(FRONTIER) == FRONTIER[1]
     worse_retain = setting(0.5, 0.99, n_features=5)
     wide = setting(0.5, 1.0, n_features=20)
     best = setting(0.5, 1.0, n_features=10, multiplier=40.0)
     later = setting(0.5, 1.0, n_features=10, multiplier=80.0)
-    assert choose_setting([worse_retain, wide, best, later], 0.99, 0.25) == best
+    assert chosen([worse_retain, wide, best, later]) == best
 
 
 def test_no_setting_is_chosen_that_edits_nothing_or_fails_the_gate():
-    assert choose_setting([setting(1.0, 1.0, n_selected=0), setting(0.2, 0.5)], 0.99, 0.25) is None
+    assert chosen([setting(1.0, 1.0, n_selected=0), setting(0.2, 0.5)]) is None
 
 
 def test_causes():
@@ -115,6 +119,16 @@ def test_bootstrap_repeats_with_its_seed():
 
 def test_below_chance_nothing_more_is_forgotten():
     deeper, kinder, above = setting(0.1, 0.992), setting(0.24, 0.995), setting(0.26, 1.0)
-    assert choose_setting([above, deeper, kinder], 0.99, chance=0.25) == kinder
-    assert choose_setting([above, deeper, kinder], 0.99, chance=0.05) == deeper
-    assert choose_setting([kinder, kinder.model_copy(update={"n_features": 5})], 0.99, 0.25).n_features == 5
+    assert chosen([above, deeper, kinder]) == kinder
+    assert chosen([above, deeper, kinder], chance=0.05) == deeper
+    assert chosen([kinder, kinder.model_copy(update={"n_features": 5})]).n_features == 5
+
+
+def test_settings_that_the_questions_cannot_tell_apart_are_judged_by_what_they_keep():
+    deepest, kinder, kindest = setting(0.36, 0.991), setting(0.40, 0.996), setting(0.41, 1.0)
+    # One standard error of 0.36 on 144 questions is 0.04.
+    assert chosen([deepest, kinder, kindest], n_questions=143) == kinder
+    assert chosen([deepest, kinder, kindest], n_questions=145) == deepest
+    assert chosen([deepest, kinder, kindest], n_questions=90) == kindest
+    # A setting at chance is no deeper than chance.
+    assert chosen([setting(0.0, 0.991), setting(0.29, 1.0)], chance=0.25, n_questions=100).retain_accuracy == 1.0
