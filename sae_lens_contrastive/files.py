@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import math
 import os
+import re
+import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from sae_lens_contrastive.errors import UserError
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_SPACE_SAID = re.compile(r"os error (28|122|27)\b|PytorchStreamWriter failed|file write failed")
+
+
+@contextmanager
+def disk_that_may_be_full(path: Path | str) -> Iterator[None]:
+    """Writing to `path`; `UserError` says so if there is no room, in place of what the library at work raises."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        is_full = getattr(error, "errno", None) in _NO_SPACE or _NO_SPACE_SAID.search(str(error))
+        if not is_full or isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"There is no room to write {path}. Free some space and run the same command again: what was finished is "
+            "kept, and a training goes on from its last checkpoint."
+        ) from error
 
 
 def write_bytes_atomic(path: Path | str, content: bytes) -> Path:
-    """Write `content` to a temporary neighbour, flush it to disk and rename it over `path`."""
+    """Write `content` to a temporary neighbour, flush it to disk and rename it over `path`.
+
+    Raises `UserError` if there is no room for it.
+    """
     path = Path(path)
+    with disk_that_may_be_full(path):
+        return _written(path, content)
+
+
+def _written(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -32,6 +64,30 @@ def write_bytes_atomic(path: Path | str, content: bytes) -> Path:
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+def replace_folder(partial: Path, final: Path) -> Path:
+    """Flush a finished folder to disk and rename it to `final`; a folder that has the name goes."""
+    for path in partial.rglob("*"):
+        if path.is_file():
+            flush_to_disk(path)
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    partial.rename(final)
+    flush_to_disk(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def flush_to_disk(path: Path) -> None:
+    """Have the system write a file, or the entries of a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path | str, value: Any) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing_extensions import override
 
 from sae_lens_contrastive.data.streams import ResumableStream
 from sae_lens_contrastive.errors import ConfigError, UserError
-from sae_lens_contrastive.files import write_bytes_atomic
+from sae_lens_contrastive.files import disk_that_may_be_full, replace_folder, write_bytes_atomic
 from sae_lens_contrastive.losses.output_space import OutputSpace
 from sae_lens_contrastive.models import HookedBridge, check_device, check_hook, check_model_name, load_model
 from sae_lens_contrastive.saes import ContrastiveObjectiveConfig
@@ -93,10 +94,23 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
         finally:
             self.stream.close()
         if self.cfg.output_path is not None:
-            self.save_final_sae(sae, self.cfg.output_path, self.trainer.log_feature_sparsity)
+            self.save_final_sae_whole(self.trainer)
         if self.cfg.logger.log_to_wandb:
             wandb.finish()
         return sae
+
+    def save_final_sae_whole(self, trainer: ContrastiveSAETrainer) -> None:
+        """Save the inference SAE as the host does, in a folder that appears at once at `output_path`.
+
+        Raises `UserError` if there is no room.
+        """
+        assert self.cfg.output_path is not None
+        final = Path(self.cfg.output_path)
+        partial = final.with_name(f".{final.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        with disk_that_may_be_full(final):
+            self.save_final_sae(trainer.sae, str(partial), trainer.log_feature_sparsity)
+            replace_folder(partial, final)
 
     def make_trainer(
         self,

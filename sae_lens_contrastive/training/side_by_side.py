@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from sae_lens_contrastive.data.streams import HookStream, ResumableStream
+from sae_lens_contrastive.training.checkpoints import new_checkpoint, newest_whole
 from sae_lens_contrastive.training.interruption import stopped_by_signals
 from sae_lens_contrastive.training.runner import ContrastiveTrainingRunner, load_stream, save_stream
 from sae_lens_contrastive.training.trainer import ContrastiveSAETrainer
@@ -23,8 +23,8 @@ from sae_lens_contrastive.training.trainer import ContrastiveSAETrainer
 class SideBySideTrainer(MultiSAETrainer):
     """SAELens' multi-SAE trainer over trainers of this package, each with the optimiser of its own variant.
 
-    A checkpoint holds every trainer and the position of the stream; it appears whole under `folder`, and the one
-    before it goes.
+    A checkpoint holds every trainer and the position of the stream; it appears whole under `folder`, which keeps the
+    newest two.
     """
 
     def __init__(
@@ -46,27 +46,19 @@ class SideBySideTrainer(MultiSAETrainer):
 
     @override
     def save_checkpoint(self, checkpoint_name: str, wandb_aliases: list[str] | None = None) -> None:
-        """Write a checkpoint beside its place, move it there, and remove the older ones."""
-        partial = self.folder / "partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        for name, trainer in self.trainers.items():
-            trainer.save_checkpoint(checkpoint_name=name, base_path=partial, wandb_aliases=wandb_aliases)
-        save_stream(self.stream, partial)
-        older = _checkpoints(self.folder)
-        final = self.folder / checkpoint_name
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        for checkpoint in older:
-            if checkpoint != final:
-                shutil.rmtree(checkpoint)
+        """Write a checkpoint of every trainer and the stream, which appears whole."""
+        with new_checkpoint(self.folder, checkpoint_name) as partial:
+            for name, trainer in self.trainers.items():
+                trainer.save_checkpoint(checkpoint_name=name, base_path=partial, wandb_aliases=wandb_aliases)
+            save_stream(self.stream, partial)
 
     def resume(self) -> bool:
-        """Continue from the newest checkpoint that holds every variant; say whether there was one."""
-        usable = [path for path in _checkpoints(self.folder) if all((path / name).is_dir() for name in self.trainers)]
-        if not usable:
+        """Continue from the newest whole checkpoint that holds every variant; say whether there was one."""
+        checkpoint = newest_whole(self.folder, self.trainers)
+        if checkpoint is None:
             return False
-        self.load_checkpoint(usable[-1])
-        load_stream(self.stream, usable[-1])
+        self.load_checkpoint(checkpoint)
+        load_stream(self.stream, checkpoint)
         self.checkpoint_thresholds = [n for n in self.checkpoint_thresholds if n > self.n_training_samples]
         return True
 
@@ -90,7 +82,8 @@ def train_side_by_side(
 
     The runners must agree in everything that shapes the stream. Each ends as if it had been trained alone: the stream
     does not depend on who reads it, and nothing of a trainer is shared. A run that was killed goes on from its last
-    checkpoint. Raises `KeyboardInterrupt`, after a checkpoint, on SIGINT and SIGTERM.
+    checkpoint, or from the one before if that is damaged; they stay until the caller has saved what came of them.
+    Raises `KeyboardInterrupt`, after a checkpoint, on SIGINT and SIGTERM.
     """
     first = next(iter(runners.values()))
     stream, domains = first.streams.activations()
@@ -111,15 +104,4 @@ def train_side_by_side(
         stream.close()
         if first.cfg.logger.log_to_wandb:
             wandb.finish()
-    for name, trainer in trainers.items():
-        output_path = runners[name].cfg.output_path
-        assert output_path is not None
-        runners[name].save_final_sae(trainer.sae, output_path, trainer.log_feature_sparsity)
-    shutil.rmtree(checkpoint_folder, ignore_errors=True)
     return trainers
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first; their names are the tokens seen."""
-    found = [path for path in folder.glob("*") if path.is_dir() and path.name.isdigit()]
-    return sorted(found, key=lambda path: int(path.name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,7 +149,10 @@ def _train_together(
     trainers = train_side_by_side(runners, checkpoints)
     shared = time.perf_counter() - start - sum(trainer.seconds_in_steps for trainer in trainers.values())
     for run in runs:
+        runners[run.variant].save_final_sae_whole(trainers[run.variant])
         _write_results(run, folders[run.variant], trainers[run.variant], max(0.0, shared))
+    # Not before: until everything is saved, the last checkpoint is what a killed run goes on from.
+    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def _write_results(run: RunConfig, folder: Path, trainer: ContrastiveSAETrainer, seconds_shared: float) -> None:

@@ -1,0 +1,91 @@
+"""Checkpoints that are whole: folders that appear at once, with the SHA-256 of every file."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sae_lens_contrastive.errors import UserError
+from sae_lens_contrastive.files import disk_that_may_be_full, read_json, replace_folder, write_json
+
+CHECKSUMS_FILE = "checksums.json"
+N_KEPT = 2
+"""Checkpoints that are kept: the newest, and the one before it in case the newest is damaged."""
+
+_PARTIAL = "partial"
+
+
+@contextmanager
+def new_checkpoint(folder: Path, name: str) -> Iterator[Path]:
+    """A folder to write a checkpoint into, which becomes `folder/name` when everything is written.
+
+    Checkpoints before the last `N_KEPT` go. Raises `UserError` if there is no room. What was written of one that fails
+    is removed: the last good state stays, and nothing else.
+    """
+    partial = folder / _PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with disk_that_may_be_full(folder / name):
+            partial.mkdir(parents=True)
+            yield partial
+            seal(partial)
+            replace_folder(partial, folder / name)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    for old in checkpoints(folder)[:-N_KEPT]:
+        shutil.rmtree(old)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Finished checkpoints, oldest first; their names are the tokens seen."""
+    found = [path for path in folder.glob("*") if path.is_dir() and path.name.isdigit()]
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def newest_whole(folder: Path, names: Iterable[str] = ()) -> Path | None:
+    """The newest checkpoint that is as it was written and has a folder of each name.
+
+    One that is damaged is named on stderr and passed over.
+    """
+    for checkpoint in reversed(checkpoints(folder)):
+        if not all((checkpoint / name).is_dir() for name in names):
+            continue
+        if (wrong := damage(checkpoint)) is None:
+            return checkpoint
+        print(f"The checkpoint {checkpoint} is damaged: {wrong}. It is not used.", file=sys.stderr)
+    return None
+
+
+def seal(folder: Path) -> None:
+    """Write the SHA-256 of every file below a folder beside them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    write_json(folder / CHECKSUMS_FILE, {path.relative_to(folder).as_posix(): _sha256(path) for path in files})
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a sealed folder; None if every file is as it was written."""
+    try:
+        digests = read_json(folder / CHECKSUMS_FILE)
+    except UserError:
+        return f"it has no readable {CHECKSUMS_FILE}"
+    if not isinstance(digests, dict) or not digests:
+        return f"its {CHECKSUMS_FILE} names no files"
+    for name, digest in digests.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if _sha256(folder / name) != digest:
+            return f"{name} is not what was written"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
