@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from safetensors import SafetensorError
 
 from sae_lens_contrastive.errors import UserError
@@ -64,6 +65,14 @@ def _written(path: Path, content: bytes) -> Path:
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+@contextmanager
+def made_once(path: Path) -> Iterator[None]:
+    """Let one process at a time make a file that several need; those who waited find it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        yield
 
 
 def replace_folder(partial: Path, final: Path) -> Path:

@@ -7,17 +7,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, write_json
 
 RUN_FILE = "run.json"
+LOCK_FILE = ".lock"
+
+_held: dict[Path, FileLock] = {}
+"""Locks of the folders that this process works in; the system lets go of them when it ends, however it ends."""
 
 
-def claim_folder(folder: Path | str, kind: str, config: Mapping[str, Any]) -> Path:
+def claim_folder(folder: Path | str, kind: str, config: Mapping[str, Any], *, alone: bool = True) -> Path:
     """Make `folder` the home of one run, or come back to it.
 
     The resolved configuration is written to `run.json`. Raises `UserError`, and changes nothing, if the folder holds a
-    run with another configuration or files of something else.
+    run with another configuration or files of something else, or if another process works in it; where several may,
+    `alone` is false.
     """
     folder = Path(folder)
     wanted = {"kind": kind, "config": dict(config)}
@@ -30,11 +37,31 @@ def claim_folder(folder: Path | str, kind: str, config: Mapping[str, Any]) -> Pa
                 f"{folder} holds another run ({_difference(present, wanted)}). Give another folder with --out, "
                 "or delete this one."
             )
+        if alone:
+            hold_folder(folder)
         return folder
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(path.name != LOCK_FILE for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no {RUN_FILE}. Give a new or empty folder with --out.")
+    if alone:
+        hold_folder(folder)
     write_json(folder / RUN_FILE, wanted)
     return folder
+
+
+def hold_folder(folder: Path) -> None:
+    """Keep other processes out of a folder for as long as this one lives; `UserError` if one is there already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder.resolve()
+    if place in _held:
+        return
+    lock = FileLock(place / LOCK_FILE, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"Another process is at work in {folder}. Wait until it has ended, or give another folder with --out."
+        ) from None
+    _held[place] = lock
 
 
 @contextmanager
@@ -49,13 +76,20 @@ def nothing_left_if_refused(out: Path | str) -> Iterator[None]:
     except UserError:
         # The deepest first: a folder is empty once those within it are gone.
         for claim in sorted(set(out.rglob(RUN_FILE)) - present, key=lambda path: -len(path.parts)):
-            if list(claim.parent.iterdir()) == [claim]:
+            if {path.name for path in claim.parent.iterdir()} <= {RUN_FILE, LOCK_FILE}:
                 claim.unlink()
+                _let_go(claim.parent)
                 _remove_while_empty(
                     [folder for folder in claim.parents if folder.is_relative_to(out) and folder != out]
                 )
         _remove_while_empty(made)
         raise
+
+
+def _let_go(folder: Path) -> None:
+    if (lock := _held.pop(folder.resolve(), None)) is not None:
+        lock.release()
+    (folder / LOCK_FILE).unlink(missing_ok=True)
 
 
 def _remove_while_empty(folders: list[Path]) -> None:

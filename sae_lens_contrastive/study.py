@@ -18,7 +18,7 @@ from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.models import load_model
 from sae_lens_contrastive.report import load_results, results_table, write_figures
 from sae_lens_contrastive.report.results import RESULTS_FILE
-from sae_lens_contrastive.runs import claim_folder
+from sae_lens_contrastive.runs import claim_folder, hold_folder
 from sae_lens_contrastive.training import RunConfig, load_summary, resolve_runs, stream_key, train_runs
 from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest, check_spec, evaluate_saes
 from sae_lens_contrastive.unlearning.output import package_versions
@@ -112,7 +112,8 @@ def run_study(
     spec = parse_config(EvalSpec, load_yaml(near / study.spec), source=study.spec)
     parts = _parts(study, near, load_yaml(near / study.spec))
     wanted = _wanted(parts, only)
-    claim_folder(out, "study", {place: part.config() for place, part in parts.items()})
+    # Several processes may run parts of one study.
+    claim_folder(out, "study", {place: part.config() for place, part in parts.items()}, alone=False)
     rows = {place: found for place, part in parts.items() if (found := _finished(out / place, part)) is not None}
     pending = {place: part for place, part in parts.items() if place in wanted and place not in rows}
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype) if pending else None
@@ -206,6 +207,7 @@ def _rows(
     place: str, part: _Part, out: Path, model: Any, shared: dict[tuple[str, str], HookData]
 ) -> list[dict[str, Any]]:
     """Train and evaluate the runs of one part."""
+    hold_folder(out / place)
     # Activations do not depend on the setting.
     given = _model_for(part, model)
     folders = train_runs(part.runs, out / place / "train", given, out / "activations")

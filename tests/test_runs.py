@@ -1,8 +1,12 @@
+import subprocess
+import sys
+from contextlib import contextmanager
+
 import pytest
 
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json
-from sae_lens_contrastive.runs import claim_folder, nothing_left_if_refused
+from sae_lens_contrastive.runs import LOCK_FILE, claim_folder, hold_folder, nothing_left_if_refused
 
 CONFIG = {"seed": 0, "training": {"lr": 0.001, "tokens": 10}}
 
@@ -83,7 +87,7 @@ def test_a_late_refusal_leaves_what_was_there_and_what_was_done(tmp_path):
     (out / "empty").mkdir()
     with pytest.raises(UserError, match="too late"):
         _claim(out, out / "old", out / "a", out / "b", then=out / "a" / "summary.json", end=UserError("too late"))
-    left = {str(path.relative_to(out)) for path in out.rglob("*")}
+    left = {str(path.relative_to(out)) for path in out.rglob("*") if path.name != LOCK_FILE}
     assert left == {"old", "old/run.json", "empty", "a", "a/run.json", "a/summary.json"}
 
 
@@ -92,3 +96,41 @@ def test_an_interruption_keeps_the_claim_so_that_the_run_can_go_on(tmp_path):
         _claim(tmp_path / "a", tmp_path / "a", end=KeyboardInterrupt())
     assert (tmp_path / "a" / "run.json").is_file()
     assert claim_folder(tmp_path / "a", "train", CONFIG) == tmp_path / "a"
+
+
+_AT_WORK = """
+import sys
+from sae_lens_contrastive.runs import claim_folder
+claim_folder(sys.argv[1], "train", {"seed": 0}, alone=sys.argv[2] == "alone")
+print("claimed", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def _another_process(folder, alone):
+    with subprocess.Popen(
+        [sys.executable, "-c", _AT_WORK, str(folder), alone], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "claimed\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_second_process_is_refused_until_the_first_ends_however_it_ends(tmp_path):
+    with _another_process(tmp_path / "a", "alone") as first:
+        with pytest.raises(UserError, match=r"Another process is at work in .*a\. Wait"):
+            claim_folder(tmp_path / "a", "train", {"seed": 0})
+        first.kill()
+        first.wait()
+        assert claim_folder(tmp_path / "a", "train", {"seed": 0}) == tmp_path / "a"
+
+
+def test_several_processes_may_work_in_a_folder_that_says_so(tmp_path):
+    with _another_process(tmp_path / "a", "together"):
+        claim_folder(tmp_path / "a", "train", {"seed": 0}, alone=False)
+        hold_folder(tmp_path / "a/part")
+        hold_folder(tmp_path / "a/part")

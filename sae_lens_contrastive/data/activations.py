@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from sae_lens_contrastive.data.streams import ResumableStream, corpus_too_small, under_prefix, with_prefix
 from sae_lens_contrastive.errors import ConfigError, UserError
-from sae_lens_contrastive.files import write_bytes_atomic
+from sae_lens_contrastive.files import made_once, write_bytes_atomic
 from sae_lens_contrastive.losses import FORGET, GENERAL, RETAIN
 
 _TENSOR = "activations"
@@ -87,11 +87,18 @@ def domain_labels(sizes: Mapping[int, int]) -> Int[Tensor, " batch"]:
 def collect_activations(store: ActivationsStore, path: Path, max_tokens: int, label: str, fingerprint: str) -> Path:
     """Run the model over the store's dataset once and keep its activations in a safetensors file.
 
-    Collection ends at the end of the dataset or at `max_tokens`. A file with the same fingerprint is reused. Raises
-    `UserError` if the dataset is too small for one batch of the model.
+    Collection ends at the end of the dataset or at `max_tokens`. A file with the same fingerprint is reused, also
+    one that another process is about to write. Raises `UserError` if the dataset is too small for one batch of the
+    model.
     """
-    if fingerprint_of(path) == fingerprint:
-        return path
+    with made_once(path):
+        if fingerprint_of(path) != fingerprint:
+            activations = _collected(store, max_tokens, label)
+            write_bytes_atomic(path, save({_TENSOR: activations}, metadata={"fingerprint": fingerprint}))
+    return path
+
+
+def _collected(store: ActivationsStore, max_tokens: int, label: str) -> Float[Tensor, "n d_in"]:
     parts: list[Tensor] = []
     n_tokens = 0
     with tqdm(total=max_tokens, desc=f"Activations of {label} text", unit="token", unit_scale=True) as bar:
@@ -105,7 +112,7 @@ def collect_activations(store: ActivationsStore, path: Path, max_tokens: int, la
             bar.update(len(parts[-1]))
     if not parts:
         raise corpus_too_small(store, label)
-    return write_bytes_atomic(path, save({_TENSOR: torch.cat(parts)}, metadata={"fingerprint": fingerprint}))
+    return torch.cat(parts)
 
 
 class CachedActivations(ResumableStream[Tensor]):

@@ -1,4 +1,7 @@
 import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -189,9 +192,25 @@ def test_an_interrupted_collection_leaves_no_file(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         collect_activations(Interrupted(5), tmp_path / "a.safetensors", 50, "retain", "one")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".a.safetensors.lock"]
 
 
 def test_a_corpus_smaller_than_a_batch_of_the_model_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"The forget corpus is smaller than one batch of the model \(2 x 8 tokens\)"):
         collect_activations(Store(0), tmp_path / "a.safetensors", 50, "forget", "one")
+
+
+def test_what_several_processes_need_is_collected_once(tmp_path):
+    path = tmp_path / "a.safetensors"
+    collected = []
+
+    class Counted(Store):
+        def get_filtered_llm_batch(self, raise_on_epoch_end):
+            collected.append(threading.get_ident())
+            time.sleep(0.01)
+            return super().get_filtered_llm_batch(raise_on_epoch_end)
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda _: collect_activations(Counted(5), path, 50, "retain", "one"), range(8)))
+    assert paths == [path] * 8
+    assert len(set(collected)) == 1
