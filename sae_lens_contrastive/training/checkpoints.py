@@ -20,10 +20,10 @@ _PARTIAL = "partial"
 
 
 @contextmanager
-def new_checkpoint(folder: Path, name: str) -> Iterator[Path]:
+def new_checkpoint(folder: Path, name: str, n_kept: int | None = N_KEPT) -> Iterator[Path]:
     """A folder to write a checkpoint into, which becomes `folder/name` when everything is written.
 
-    Checkpoints before the last `N_KEPT` go. Raises `UserError` if there is no room. What was written of one that fails
+    Checkpoints before the last `n_kept` go. Raises `UserError` if there is no room. What was written of one that fails
     is removed: the last good state stays, and nothing else.
     """
     partial = folder / _PARTIAL
@@ -37,7 +37,7 @@ def new_checkpoint(folder: Path, name: str) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    for old in checkpoints(folder)[:-N_KEPT]:
+    for old in checkpoints(folder)[:-n_kept] if n_kept else []:
         shutil.rmtree(old)
 
 

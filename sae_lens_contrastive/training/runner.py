@@ -29,6 +29,7 @@ from sae_lens_contrastive.losses.output_space import OutputSpace
 from sae_lens_contrastive.models import HookedBridge, check_device, check_hook, check_model_name, load_model
 from sae_lens_contrastive.saes import ContrastiveObjectiveConfig
 from sae_lens_contrastive.saes.warm_start import WarmStart, warm_started_sae
+from sae_lens_contrastive.training.checkpoints import damage
 from sae_lens_contrastive.training.interruption import stopped_by_signals
 from sae_lens_contrastive.training.streams import ActivationCacheOptions, CorpusStreams, DomainData
 from sae_lens_contrastive.training.trainer import ContrastiveSAETrainer, check_domains_given
@@ -167,10 +168,21 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
             )
 
     def _resume_if_asked(self) -> None:
-        if (checkpoint := self.cfg.resume_from_checkpoint) is not None:
-            self.trainer.load_trainer_state(checkpoint)
-            self.sae.load_weights_from_checkpoint(checkpoint)
-            load_stream(self.stream, checkpoint)
+        if (checkpoint := self.cfg.resume_from_checkpoint) is None:
+            return
+        wrong = damage(Path(checkpoint))
+        try:
+            if wrong is None:
+                self.trainer.load_trainer_state(checkpoint)
+                self.sae.load_weights_from_checkpoint(checkpoint)
+                load_stream(self.stream, checkpoint)
+        except Exception as error:  # whole, but of another run: every library has its own error for that
+            wrong = f"it is not of this run ({str(error).strip().splitlines()[0]})"
+        if wrong is not None:
+            raise UserError(
+                f"The training cannot go on from {checkpoint}: {wrong}. Give another checkpoint as "
+                "resume_from_checkpoint, or none to begin anew."
+            )
 
 
 def save_stream(stream: ResumableStream[Any], folder: Path | str) -> None:

@@ -24,6 +24,7 @@ from sae_lens_contrastive.losses import FORGET
 from sae_lens_contrastive.losses.curriculum import StagedScheduler
 from sae_lens_contrastive.losses.output_space import OutputSpace
 from sae_lens_contrastive.saes import BatchContext, ContrastiveObjective, ContrastiveObjectiveConfig
+from sae_lens_contrastive.training.checkpoints import new_checkpoint
 from sae_lens_contrastive.training.parts import CurriculumPart, FeatureState, StepView, WhiteningPart, build_parts
 
 HISTORY_FILE = "history.json"
@@ -147,6 +148,17 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
     def records(self) -> dict[str, list[dict[str, Any]]]:
         """What each part recorded for figures."""
         return {part.name: part.records for part in self.parts if part.records}
+
+    @override
+    def save_checkpoint(
+        self, checkpoint_name: str, base_path: Path | str | None = None, wandb_aliases: list[str] | None = None
+    ) -> None:
+        """The host's checkpoint; one of a run alone appears whole, with checksums."""
+        if base_path is not None or self.cfg.checkpoint_path is None:
+            super().save_checkpoint(checkpoint_name, base_path, wandb_aliases)
+            return
+        with new_checkpoint(Path(self.cfg.checkpoint_path), checkpoint_name, n_kept=None) as partial:
+            super().save_checkpoint(partial.name, partial.parent, wandb_aliases)
 
     @override
     def save_trainer_state(self, checkpoint_path: Path) -> None:

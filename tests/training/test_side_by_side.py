@@ -161,7 +161,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(cache_tokens, tiny_model, corpo
     with pytest.raises(Killed):
         train_runs(runs, tmp_path / "killed", tiny_model)
     monkeypatch.undo()
-    assert [path.name for path in (tmp_path / "killed/checkpoints").glob("*/*")] == ["3328"]
+    assert sorted(path.name for path in (tmp_path / "killed/checkpoints").glob("*/*")) == ["2304", "3328"]
     steps = count_steps(monkeypatch)
     resumed = train_runs(runs, tmp_path / "killed", tiny_model)
     assert len(steps) == 20 - 13
@@ -169,6 +169,26 @@ def test_a_killed_run_ends_as_if_it_had_not_been(cache_tokens, tiny_model, corpo
         assert_same_run(folder, expected)
         assert load_summary(folder)["pruned_features"] == load_summary(expected)["pruned_features"]
     assert not (tmp_path / "killed/checkpoints").exists() or not list((tmp_path / "killed/checkpoints").glob("*/*"))
+
+
+def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_the_one_before(
+    tiny_model, corpora, tmp_path, monkeypatch, capsys
+):
+    runs = everything(corpora)
+    (whole,) = train_runs(runs, tmp_path / "whole", tiny_model)
+    kill_at(15, monkeypatch)
+    with pytest.raises(Killed):
+        train_runs(runs, tmp_path / "killed", tiny_model)
+    monkeypatch.undo()
+    (newest,) = (tmp_path / "killed/checkpoints").glob("*/3328")
+    state = newest / "everything/trainer_state.pt"
+    state.write_bytes(state.read_bytes()[:-100])
+    steps = count_steps(monkeypatch)
+    (resumed,) = train_runs(runs, tmp_path / "killed", tiny_model)
+    assert len(steps) == 20 - 9
+    assert_same_run(resumed, whole)
+    told = capsys.readouterr().err
+    assert f"{newest} is damaged: everything/trainer_state.pt is not what was written" in told
 
 
 def test_a_stopped_run_goes_on_from_the_step_it_stopped_at(tiny_model, corpora, tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ STOCK_CLASSES = {"baseline": "TopKSAE", "contrastive": "TopKSAE", "all_mechanism
 
 def stock_config(tmp_path, **sae):
     return LanguageModelSAERunnerConfig(
-        sae=ContrastiveTopKTrainingSAEConfig(d_in=32, d_sae=64, k=4, **sae),
+        sae=ContrastiveTopKTrainingSAEConfig(**{"d_in": 32, "d_sae": 64, "k": 4, **sae}),
         model_name="tiny-random-gemma-2",
         hook_name=HOOK,
         is_dataset_tokenized=False,
@@ -164,6 +164,41 @@ def test_an_interruption_leaves_a_checkpoint_to_resume_from(number, tiny_model, 
     runner.run()
     assert runner.trainer.n_training_steps == 8
     assert [record["step"] for record in runner.trainer.history] == [0, 5]
+    weights = tmp_path / "checkpoints" / str(4 * 128) / "sae_weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"cannot go on from .*512: sae_weights\.safetensors is not what was written"):
+        ContrastiveTrainingRunner(cfg, override_dataset=dataset, override_model=tiny_model).run()
+
+
+def test_a_checkpoint_of_another_run_is_refused(tiny_model, corpora, tmp_path):
+    dataset = to_dataset(load_corpus(corpora["general"][0]))
+    first, second = (stock_config(tmp_path / name, d_sae=d_sae) for name, d_sae in (("a", 32), ("b", 48)))
+    first.n_checkpoints, first.checkpoint_path = 1, str(tmp_path / "checkpoints")
+    ContrastiveTrainingRunner(first, override_dataset=dataset, override_model=tiny_model).run()
+    (checkpoint,) = (tmp_path / "checkpoints").glob("[0-9]*")
+    second.resume_from_checkpoint = str(checkpoint)
+    with pytest.raises(UserError, match="it is not of this run"):
+        ContrastiveTrainingRunner(second, override_dataset=dataset, override_model=tiny_model).run()
+    second.resume_from_checkpoint = str(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"it has no readable checksums\.json"):
+        ContrastiveTrainingRunner(second, override_dataset=dataset, override_model=tiny_model).run()
+
+
+def test_a_run_that_is_killed_before_its_summary_goes_on_from_its_last_checkpoint(
+    tiny_model, corpora, tmp_path, monkeypatch
+):
+    runs = resolve_runs(TARGET, variants("baseline"), overrides(corpora, training_tokens=2560, n_checkpoints=4))
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "_write_results", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            train_runs(runs, tmp_path, tiny_model)
+    steps = []
+    step = ContrastiveSAETrainer.step
+    monkeypatch.setattr(ContrastiveSAETrainer, "step", lambda trainer, batch: steps.append(1) or step(trainer, batch))
+    (folder,) = train_runs(runs, tmp_path, tiny_model)
+    assert load_summary(folder)["n_training_steps"] == 10
+    assert len(steps) < 5
+    assert not list((tmp_path / "checkpoints").glob("*"))
 
 
 def test_an_interrupted_command_ends_with_one_line(corpora, tmp_path, monkeypatch, capsys):
