@@ -52,6 +52,8 @@ class ContrastiveObjective(TrainingSAE[Any]):
         super().__init__(cfg, use_error_term)
         self.loss_terms: dict[str, WeightedTerm] = build_loss_terms(cfg.loss_terms)
         self.batch_context = BatchContext()
+        self.losses: dict[str, Tensor] = {}
+        """Losses of the last training step, without their graph."""
 
     @override
     def get_coefficients(self) -> dict[str, float | TrainCoefficientConfig]:
@@ -69,6 +71,7 @@ class ContrastiveObjective(TrainingSAE[Any]):
             shared = {field.name: getattr(step_input, field.name) for field in fields(TrainStepInput)}
             step_input = ContrastiveTrainStepInput(**shared, batch_context=self.batch_context)
         output = super().training_forward_pass(step_input)
+        self.losses = {name: loss.detach() for name, loss in {**output.losses, "overall_loss": output.loss}.items()}
         if step_input.batch_context.keep_gradients:
             output.feature_acts.retain_grad()
         if n := step_input.batch_context.n_shielded:

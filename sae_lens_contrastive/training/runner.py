@@ -131,6 +131,7 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
             output_space=output_space,
             seed=self.cfg.seed,
             warm_started=self.warm_start is not None,
+            failure_folder=None if self.cfg.output_path is None else Path(self.cfg.output_path).parent,
         )
 
     @property

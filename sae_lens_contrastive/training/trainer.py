@@ -25,6 +25,7 @@ from sae_lens_contrastive.losses.curriculum import StagedScheduler
 from sae_lens_contrastive.losses.output_space import OutputSpace
 from sae_lens_contrastive.saes import BatchContext, ContrastiveObjective, ContrastiveObjectiveConfig
 from sae_lens_contrastive.training.checkpoints import new_checkpoint
+from sae_lens_contrastive.training.guard import StepGuard, gradients_of
 from sae_lens_contrastive.training.parts import CurriculumPart, FeatureState, StepView, WhiteningPart, build_parts
 
 HISTORY_FILE = "history.json"
@@ -37,8 +38,8 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
 
     `domains` labels the tokens of every batch (see `DomainMix`); `output_space` is there for terms that run the model
     above the hook. `seed` is for parts that draw. `warm_started`: the weights are in the units of the activations as
-    the model makes them, and are brought to the scale of the training before the first step. Everything else is the
-    host's `fit()`.
+    the model makes them, and are brought to the scale of the training before the first step. A step
+    whose numbers are not finite is not taken, and told in `failure_folder`. Everything else is the host's `fit()`.
 
     Raises `ConfigError` if a loss term needs domains or the output space and they are not given.
     """
@@ -55,6 +56,7 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         output_space: OutputSpace | None = None,
         seed: int = 0,
         warm_started: bool = False,
+        failure_folder: Path | None = None,
     ) -> None:
         # The host's constructor reads properties that the features have a say in.
         place = torch.arange(sae.cfg.d_sae, device=cfg.device)
@@ -69,6 +71,8 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         self.output_space = output_space
         self.seed = seed
         self.warm_started = warm_started
+        self.guard = StepGuard(failure_folder)
+        self.optimizer.register_step_pre_hook(lambda *_: self._check_step())
         self.history: list[dict[str, float]] = []
         self.history_every_n_steps = history_every_n_steps
         self.seconds_in_steps = 0.0
@@ -103,6 +107,7 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
             keep_gradients=any(part.wants_gradients(step) for part in self.parts),
             n_shielded=int(self.features.reserved.sum()) if self.sae.cfg.whitening is not None else 0,
         )
+        self.guard.begin(step, kept, domains)
         output = super().step(kept)
         left_out = len(batch) - len(kept)
         self.n_training_samples += left_out
@@ -190,6 +195,12 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         for part in self.parts:
             part.records = records.get(part.name, [])
             part.load_state_dict(_section(state, part.name))
+
+    def _check_step(self) -> None:
+        gradients = gradients_of(self.sae)
+        for part in self.parts:
+            gradients |= part.gradients
+        self.guard.check(self.sae.losses, gradients)
 
     def _schedule_stages(self) -> None:
         if (part := self._curriculum()) is None:

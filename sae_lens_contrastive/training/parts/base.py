@@ -88,6 +88,8 @@ class TrainingPart(ABC):
 
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
+        self.gradients: dict[str, Tensor] = {}
+        """Gradients of the step that the part took over from the host's optimiser."""
 
     def wants_gradients(self, step: int) -> bool:  # noqa: ARG002 - for those who need it
         """Whether the step should keep the gradient of the loss with respect to the feature activations."""

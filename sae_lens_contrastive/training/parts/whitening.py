@@ -41,7 +41,6 @@ class WhiteningPart(TrainingPart):
         self.n_steps = n_steps
         self.learned: WhiteFeatures | None = None
         self.saved: dict[str, Tensor] = {}
-        self.gradients: dict[str, Tensor] = {}
         self.shift: Tensor | None = None
         """What the SAE takes off its input before the encoder."""
 
