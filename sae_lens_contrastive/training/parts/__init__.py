@@ -20,6 +20,7 @@ from sae_lens_contrastive.training.parts.importance import ImportancePart as Imp
 from sae_lens_contrastive.training.parts.pruning import PruningPart as PruningPart
 from sae_lens_contrastive.training.parts.reinitialisation import ReinitialisationPart as ReinitialisationPart
 from sae_lens_contrastive.training.parts.stability import StabilityPart as StabilityPart
+from sae_lens_contrastive.training.parts.warnings import WarningsPart as WarningsPart
 from sae_lens_contrastive.training.parts.whitening import WhiteningPart as WhiteningPart
 
 
@@ -47,4 +48,5 @@ def build_parts(cfg: ContrastiveObjectiveConfig, n_steps: int) -> list[TrainingP
         parts.append(CoveragePart(coverage, n_steps))
     if (stability := cfg.section(StabilityOptions)) is not None:
         parts.append(StabilityPart(stability))
+    parts.append(WarningsPart(list(cfg.loss_terms)))
     return parts
