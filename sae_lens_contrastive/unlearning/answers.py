@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from sae_lens_contrastive.data.batching import batches_by_length, check_fits_context
 from sae_lens_contrastive.data.questions import Question
+from sae_lens_contrastive.unlearning.not_finite import check_finite
 from sae_lens_contrastive.unlearning.prompt_set import Edit, PromptSet, answer
 from sae_lens_contrastive.unlearning.prompts import Prompt, PromptSpec, PromptWriter
 from sae_lens_contrastive.unlearning.runners import Runner
@@ -148,9 +149,13 @@ def option_scores(
     log_probs: Sequence[Float[Tensor, " n_spots"]],
     pooling: Literal["sum", "max"],
 ) -> dict[int, list[float]]:
-    """Score of every option of each question with prompts, in nats: sum or highest of its spots' log-probabilities."""
+    """Score of every option of each question with prompts, in nats: sum or highest of its spots' log-probabilities.
+
+    Raises `UserError` for one that is not finite: it would pass for a wrong answer.
+    """
     spots: dict[int, list[list[float]]] = {}
     for prompt, values in zip(prompts, log_probs, strict=True):
+        check_finite(values.tolist(), f"The answers to the question {questions[prompt.question].id!r}")
         of_option = spots.setdefault(prompt.question, [[] for _ in questions[prompt.question].options])
         for spot, value in zip(prompt.spots, values.tolist(), strict=True):
             of_option[spot.option].append(value)

@@ -19,6 +19,7 @@ from sae_lens_contrastive.data.batching import batches_by_length
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.unlearning.corpus import Contexts
 from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel, SaeEdit, WeightEdit
+from sae_lens_contrastive.unlearning.not_finite import check_finite
 from sae_lens_contrastive.unlearning.prompts import Prompt, PromptSpec, PromptWriter, Spot
 
 
@@ -85,6 +86,7 @@ def relearning(
         optimizer = torch.optim.AdamW(masters, lr=options.lr, weight_decay=0.0)
         for step in range(options.n_steps + 1):
             loss, gradients = _loss(edited, trained, weights, batch_tokens)
+            check_finite((loss,), f"The loss of relearning at step {step}")
             if step in steps:
                 accuracy.append(_accuracy(edited, questions, asked, pooling, batch_tokens))
                 losses.append(loss)

@@ -16,6 +16,7 @@ from sae_lens_contrastive.data.batching import batches_by_length
 from sae_lens_contrastive.models import ModelAboveHook, residual_at_hook
 from sae_lens_contrastive.unlearning.corpus import Contexts, mask_right, positions_before
 from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel, SaeEdit, TokenBatch, WeightEdit
+from sae_lens_contrastive.unlearning.not_finite import check_finite
 
 _ROWS_AT_ONCE = 256
 
@@ -83,6 +84,7 @@ def _effect(edited: EditedModel, contexts: Contexts, batch_tokens: int, title: s
             sums += _batch_sums(edited, replace(batch, counted=counted))
             progress.update(int(counted.sum()))
     loss, edited_loss, kl = (sums / contexts.n_tokens).tolist()
+    check_finite((loss, edited_loss, kl), f"The effect on the {title}")
     return TextEffect(n_tokens=contexts.n_tokens, loss=loss, edited_loss=edited_loss, kl=kl)
 
 
