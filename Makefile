@@ -5,7 +5,7 @@ STAMP  := $(VENV)/.installed
 RMU    := --spec evals/recipe_countries_smollm2.yaml --seeds 0 1 2 3 4 \
           --steering 2 --retain-weight 50 100 200 --steps 160 320
 
-.PHONY: demo study tables test check bench parity clean
+.PHONY: demo study tables test test-slow check bench parity clean
 
 demo: $(STAMP)
 	$(BIN)/sae-lens-contrastive demo --out runs/demo
@@ -25,6 +25,9 @@ tables: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
