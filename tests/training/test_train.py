@@ -59,7 +59,9 @@ def test_every_variant_trains_and_is_saved_as_a_stock_sae(tiny_model, corpora, t
         assert summary["overall_loss"] > 0
         assert (folder / "config.yaml").is_file()
         assert json.loads((folder / "history.json").read_text())[0]["step"] == 0
-    recorded = {name: set(json.loads((tmp_path / name / "trackers.json").read_text())) for name in names}
+    # Warnings are watched for in every variant.
+    watched = {"warnings"}
+    recorded = {name: json.loads((tmp_path / name / "trackers.json").read_text()).keys() - watched for name in names}
     assert recorded["run0"] == set()
     assert recorded["run2"] == {"grouping"}
     assert recorded["run3"] >= {"grouping", "importance", "pruning"}
