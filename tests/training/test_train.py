@@ -190,8 +190,12 @@ def test_a_run_that_is_killed_before_its_summary_goes_on_from_its_last_checkpoin
     tiny_model, corpora, tmp_path, monkeypatch
 ):
     runs = resolve_runs(TARGET, variants("baseline"), overrides(corpora, training_tokens=2560, n_checkpoints=4))
+
+    def interrupt(*_arguments):
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "_write_results", lambda *_: signal.raise_signal(signal.SIGINT))
+        patch.setattr(train_module, "_write_results", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train_runs(runs, tmp_path, tiny_model)
     steps = []
