@@ -123,6 +123,7 @@ def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     evaluate.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key of the spec")
     evaluate.add_argument("--out", type=Path, help="folder for the results; run again, it goes on where it stopped")
+    evaluate.add_argument("--cache", metavar="DIR", type=Path, help="folder that keeps what needs no SAE, for all")
     evaluate.add_argument(
         "--dry-run", action="store_true", help="print what would be put and read, in what memory; needs no SAE"
     )
@@ -249,7 +250,7 @@ def _eval(options: argparse.Namespace) -> None:
     if len(saes) < len(options.sae) + len(options.release) + len(options.ensemble):
         raise UserError("Two of the SAEs have the same name. Evaluate them into different folders.")
     claim_folder(options.out, "eval", {"spec": spec.model_dump(mode="json")})
-    results = evaluate_saes(spec, saes, options.out)
+    results = evaluate_saes(spec, saes, options.out, cache=options.cache)
     rows = [result.model_dump(mode="json") for result in results]
     print(f"{results_table(rows)}\n\n{measures_table(rows)}")
 

@@ -40,30 +40,36 @@ def disk_that_may_be_full(path: Path | str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary neighbour to write to, which is then flushed to disk and renamed over `path`.
+
+    Raises `UserError` if there is no room for it.
+    """
+    with disk_that_may_be_full(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
+            yield temporary
+            flush_to_disk(temporary)
+            # mkstemp makes the file private to the owner; a result is as readable as any other new file.
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
 def write_bytes_atomic(path: Path | str, content: bytes) -> Path:
     """Write `content` to a temporary neighbour, flush it to disk and rename it over `path`.
 
     Raises `UserError` if there is no room for it.
     """
     path = Path(path)
-    with disk_that_may_be_full(path):
-        return _written(path, content)
-
-
-def _written(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes the file private to the owner; a result is as readable as any other new file.
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)
     return path
 
 

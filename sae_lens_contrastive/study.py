@@ -22,7 +22,7 @@ from sae_lens_contrastive.runs import claim_folder, hold_folder
 from sae_lens_contrastive.training import RunConfig, load_summary, resolve_runs, stream_key, train_runs
 from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest, check_spec, evaluate_saes
 from sae_lens_contrastive.unlearning.output import package_versions
-from sae_lens_contrastive.unlearning.shared import HookData
+from sae_lens_contrastive.unlearning.shared import UNEDITED_FOLDER, HookData
 
 ROWS_FILE = "rows.json"
 """Rows of a finished part, in its folder `<setting>/seed<k>`."""
@@ -218,7 +218,8 @@ def _rows(
             run.variant: SaeUnderTest(variant=run.variant + suffix, seed=run.seed, path=folder / "sae")
             for run, folder in zip(part.runs, folders, strict=True)
         }
-        results = evaluate_saes(spec, saes, out / place / "eval" / (evaluation or _PLAIN), model, shared)
+        folder = out / place / "eval" / (evaluation or _PLAIN)
+        results = evaluate_saes(spec, saes, folder, model, shared, out / UNEDITED_FOLDER)
         for result, folder in zip(results, folders, strict=True):
             summary = load_summary(folder)
             row = {"study_setting": part.setting, **result.model_dump(mode="json")}

@@ -43,7 +43,7 @@ from sae_lens_contrastive.training.run_config import RunConfig, resolve_run
 from sae_lens_contrastive.unlearning import EvalSpec, check_spec
 from sae_lens_contrastive.unlearning.corpus import Contexts, packed_contexts
 from sae_lens_contrastive.unlearning.measures import WeightEdit
-from sae_lens_contrastive.unlearning.shared import HookData
+from sae_lens_contrastive.unlearning.shared import UNEDITED_FOLDER, HookData
 from sae_lens_contrastive.unlearning.weight_edits import WeightCandidate, answer_with_weights, evaluate_weights
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -169,7 +169,7 @@ def main() -> None:
     inputs = check_spec(spec)
     claim_folder(options.out, "rmu", _config(spec, runs[0], layer, grid))
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
-    data = HookData(model, f"blocks.{layer}.hook_resid_post", spec, inputs)
+    data = HookData(model, f"blocks.{layer}.hook_resid_post", spec, inputs, options.out / UNEDITED_FOLDER)
     rows = [row for run in runs for row in _rows(options.out / f"seed{run.seed}", run, layer, grid, data)]
     write_json(options.out / RESULTS_FILE, rows)
     print(results_table(rows))

@@ -10,14 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from sae_lens.training.activations_store import ActivationsStore
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
 from typing_extensions import override
 
 from sae_lens_contrastive.data.streams import ResumableStream, corpus_too_small, under_prefix, with_prefix
 from sae_lens_contrastive.errors import ConfigError, UserError
-from sae_lens_contrastive.files import made_once, write_bytes_atomic
+from sae_lens_contrastive.kept_tensors import keep_tensors
 from sae_lens_contrastive.losses import FORGET, GENERAL, RETAIN
 
 _TENSOR = "activations"
@@ -91,11 +90,7 @@ def collect_activations(store: ActivationsStore, path: Path, max_tokens: int, la
     one that another process is about to write. Raises `UserError` if the dataset is too small for one batch of the
     model.
     """
-    with made_once(path):
-        if fingerprint_of(path) != fingerprint:
-            activations = _collected(store, max_tokens, label)
-            write_bytes_atomic(path, save({_TENSOR: activations}, metadata={"fingerprint": fingerprint}))
-    return path
+    return keep_tensors(path, fingerprint, lambda: {_TENSOR: _collected(store, max_tokens, label)})
 
 
 def _collected(store: ActivationsStore, max_tokens: int, label: str) -> Float[Tensor, "n d_in"]:
@@ -157,14 +152,3 @@ class CachedActivations(ResumableStream[Tensor]):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue after as many batches as had been served."""
         self.n_batches = int(state["n_batches"])
-
-
-def fingerprint_of(path: Path) -> str | None:
-    """What a file of collected activations was made from; None if it is not there or not whole."""
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("fingerprint")
-    except Exception:  # safetensors raises its own error type for a damaged header
-        return None

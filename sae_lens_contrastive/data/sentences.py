@@ -11,15 +11,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool
-from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from sae_lens_contrastive.data.activations import fingerprint_of
 from sae_lens_contrastive.data.batching import batches_by_length, bos_tokens, encode_text, pad_right
 from sae_lens_contrastive.data.sequences import editable_positions
 from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.files import made_once, write_bytes_atomic
+from sae_lens_contrastive.kept_tensors import kept_tensors
 from sae_lens_contrastive.losses.output_space import Sequences
 from sae_lens_contrastive.models import residual_at_hook
 
@@ -82,28 +80,17 @@ def kept_sentences(path: Path, fingerprint: str, collect: Callable[[], Sequences
 
     The residual stream is kept up to the last token that counts: nothing reads beyond it, and here it is 0.
     """
-    with made_once(path):
-        if fingerprint_of(path) != fingerprint:
-            found = collect()
-            _keep(found, path, fingerprint)
-            return found
-    kept = load_file(path)
+    kept = kept_tensors(path, fingerprint, lambda: _compact(collect()))
     residual = kept["residual"].new_zeros(*kept["tokens"].shape, kept["residual"].shape[-1])
     residual[_within(kept["lengths"], kept["tokens"])] = kept["residual"]
-    return Sequences(kept["tokens"], residual, kept["editable"])
+    return Sequences(kept["tokens"].clone(), residual, kept["editable"].clone())
 
 
-def _keep(found: Sequences, path: Path, fingerprint: str) -> None:
+def _compact(found: Sequences) -> dict[str, Tensor]:
     position = torch.arange(1, found.tokens.shape[1] + 1, device=found.tokens.device)
     lengths = (found.editable * position).amax(dim=1)
-    tensors = {
-        "tokens": found.tokens,
-        "residual": found.residual[_within(lengths, found.tokens)],
-        "editable": found.editable,
-        "lengths": lengths,
-    }
-    content = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, {"fingerprint": fingerprint})
-    write_bytes_atomic(path, content)
+    residual = found.residual[_within(lengths, found.tokens)]
+    return {"tokens": found.tokens, "residual": residual, "editable": found.editable, "lengths": lengths}
 
 
 def _within(lengths: Tensor, tokens: Tensor) -> Bool[Tensor, "n pos"]:

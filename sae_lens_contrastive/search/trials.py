@@ -15,7 +15,7 @@ from sae_lens_contrastive.training import load_summary, train_runs
 from sae_lens_contrastive.unlearning import SaeUnderTest
 from sae_lens_contrastive.unlearning.evaluate import select_frontier, selection_data
 from sae_lens_contrastive.unlearning.output import SettingResult
-from sae_lens_contrastive.unlearning.shared import HookData
+from sae_lens_contrastive.unlearning.shared import UNEDITED_FOLDER, HookData
 
 
 class Objectives(StrictModel):
@@ -114,5 +114,6 @@ class TrialRunner:
 
     def _data_of(self, hook_name: str) -> HookData:
         if hook_name not in self._data:
-            self._data[hook_name] = selection_data(self._edited, hook_name, self.search.spec, self.search.inputs)
+            cache = self.out.parent / UNEDITED_FOLDER
+            self._data[hook_name] = selection_data(self._edited, hook_name, self.search.spec, self.search.inputs, cache)
         return self._data[hook_name]

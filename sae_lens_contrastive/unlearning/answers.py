@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import torch
@@ -14,10 +14,11 @@ from tqdm import tqdm
 from sae_lens_contrastive.data.batching import batches_by_length, check_fits_context
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.unlearning.not_finite import check_finite
-from sae_lens_contrastive.unlearning.prompt_set import Edit, PromptSet, answer
+from sae_lens_contrastive.unlearning.prompt_set import Edit, PromptSet, Reading, answer, read_prompts
 from sae_lens_contrastive.unlearning.prompts import Prompt, PromptSpec, PromptWriter
 from sae_lens_contrastive.unlearning.runners import Runner
 from sae_lens_contrastive.unlearning.tensor_budget import TensorBudget
+from sae_lens_contrastive.unlearning.unedited_cache import UneditedCache
 
 
 class QuestionEvaluator:
@@ -37,6 +38,7 @@ class QuestionEvaluator:
         edit_special_tokens: bool = False,
         batch_tokens: int = 2048,
         budget: TensorBudget,
+        cache: UneditedCache,
         title: str = "questions",
     ) -> None:
         self.runner = runner
@@ -52,18 +54,13 @@ class QuestionEvaluator:
         for each in prompts:
             rounds.setdefault((each.phrasing, each.order), []).append(each)
         first = rounds.pop((0, 0), [])
-        known = list(range(len(questions)))
-        with tqdm(
-            total=len(prompts), desc=f"unedited answers, {title}", unit="prompt", disable=not prompts
-        ) as progress:
-            base = self._prompt_set(first, progress)
-            answered = self._answered(questions, first, base.log_probs)
-            known = [i for i in known if answered[i]]
-            for others in rounds.values():
-                put = [each for each in others if each.question in set(known)]
-                progress.update(len(others) - len(put))
-                answered = self._answered(questions, put, self._log_probs(put, progress))
-                known = [i for i in known if answered.get(i, True)]
+        unedited = cache.tensors(
+            f"answers_{title.replace(' ', '_')}",
+            [[asdict(question) for question in questions], prompt.model_dump(), [each.tokens for each in prompts]],
+            lambda: self._unedited(questions, first, list(rounds.values()), title),
+        )
+        known: list[int] = unedited["known"].tolist()
+        base = self._prompt_set(first, Reading(unedited["residuals"], unedited["log_probs"]))
         self.asked = len(questions)
         """Number of questions put to the model."""
         self.known = [questions[i] for i in known]
@@ -92,8 +89,8 @@ class QuestionEvaluator:
         The unedited model answers all of them right. Their residual stream is computed for the call.
         """
         with tqdm(total=len(self._paraphrases), desc="paraphrases", unit="prompt", leave=False) as progress:
-            prompts = self._prompt_set(self._paraphrases, progress)
-        (log_probs,) = prompts.edited(sae, [edit])
+            reading = self._read(self._paraphrases, progress)
+        (log_probs,) = self._prompt_set(self._paraphrases, reading).edited(sae, [edit])
         return self._paraphrases_answered(log_probs)
 
     def present_answers(self, title: str = "questions") -> Bool[Tensor, " n"]:
@@ -116,15 +113,34 @@ class QuestionEvaluator:
         right = [self._answered(self.known, *zip(*pairs, strict=True)) for _, pairs in sorted(by_phrasing.items())]
         return torch.tensor([answer for answered in right for answer in answered.values()], dtype=torch.bool)
 
-    def _prompt_set(self, prompts: Sequence[Prompt], progress: tqdm[Any]) -> PromptSet:
+    def _unedited(
+        self, questions: Sequence[Question], first: list[Prompt], others: Sequence[list[Prompt]], title: str
+    ) -> dict[str, Tensor]:
+        """What the model makes of the first prompts, and the questions that it knows."""
+        known = list(range(len(questions)))
+        total = len(first) + sum(map(len, others))
+        with tqdm(total=total, desc=f"unedited answers, {title}", unit="prompt", disable=not total) as progress:
+            reading = self._read(first, progress)
+            answered = self._answered(questions, first, _by_prompt(reading.log_probs, first))
+            known = [i for i in known if answered[i]]
+            for prompts in others:
+                put = [each for each in prompts if each.question in set(known)]
+                progress.update(len(prompts) - len(put))
+                answered = self._answered(questions, put, self._log_probs(put, progress))
+                known = [i for i in known if answered.get(i, True)]
+        return {"known": torch.tensor(known, dtype=torch.long), **vars(reading)}
+
+    def _read(self, prompts: Sequence[Prompt], progress: tqdm[Any]) -> Reading:
+        return read_prompts(self.runner, prompts, self.batch_tokens, self._budget, progress)
+
+    def _prompt_set(self, prompts: Sequence[Prompt], reading: Reading) -> PromptSet:
         return PromptSet(
             self.runner,
             prompts,
+            reading,
             special_tokens=self._special,
             edit_special_tokens=self._edit_special,
             batch_tokens=self.batch_tokens,
-            budget=self._budget,
-            progress=progress,
         )
 
     def _log_probs(self, prompts: Sequence[Prompt], progress: tqdm[Any]) -> list[Float[Tensor, " n_spots"]]:
@@ -161,6 +177,10 @@ def option_scores(
             of_option[spot.option].append(value)
     pool = sum if pooling == "sum" else max
     return {question: [pool(values) for values in of_option] for question, of_option in spots.items()}
+
+
+def _by_prompt(log_probs: Float[Tensor, " n_spots"], prompts: Sequence[Prompt]) -> list[Float[Tensor, " n"]]:
+    return list(log_probs.split([len(prompt.spots) for prompt in prompts]))
 
 
 def _is_right(question: Question, score: Sequence[float]) -> bool:

@@ -127,9 +127,9 @@ def packed_contexts(tokenizer: Any, texts: Iterable[str], context_size: int, max
     return Contexts(contexts, [editable_tokens(context, uncounted) for context in contexts])
 
 
-def corpus_activations(
+def corpus_residuals(
     model: Any, hook_name: str, contexts: Contexts, *, batch_tokens: int, title: str, allocate: Allocate = torch.empty
-) -> CorpusActivations:
+) -> Float[Tensor, "n_tokens d_in"]:
     """Residual stream at the hook on the tokens that count, in a tensor that `allocate` makes.
 
     Raises `UserError` if no token counts, `ConfigError` if a context exceeds the model's.
@@ -138,17 +138,16 @@ def corpus_activations(
     def residual(tokens: Int[Tensor, "batch pos"], _counted: Bool[Tensor, "batch pos"]) -> Tensor:
         return residual_at_hook(model, hook_name, tokens)
 
-    rows = _on_counted_tokens(model, contexts, residual, batch_tokens, "reading", title, allocate)
-    return CorpusActivations(contexts, rows)
+    return _on_counted_tokens(model, contexts, residual, batch_tokens, "reading", title, allocate)
 
 
 def corpus_gradients(
     model: Any, hook_name: str, contexts: Contexts, *, batch_tokens: int, title: str, allocate: Allocate = torch.empty
 ) -> Float[Tensor, "n_tokens d_in"]:
-    """dL/dresid at the hook in the order of `corpus_activations`; L is the loss of the token's own context.
+    """dL/dresid at the hook in the order of `corpus_residuals`; L is the loss of the token's own context.
 
     L = sum over the tokens of the context that count of -log p(token | tokens before it), in nats. Raises as
-    `corpus_activations` does.
+    `corpus_residuals` does.
     """
     above = ModelAboveHook(model, hook_name)
 

@@ -45,6 +45,7 @@ def evaluate_saes(
     out: Path | None,
     model: Any = None,
     shared: dict[tuple[str, str], HookData] | None = None,
+    cache: Path | None = None,
 ) -> list[UnlearningResult]:
     """Evaluate SAEs and return their results in the given order.
 
@@ -53,7 +54,7 @@ def evaluate_saes(
     specification, data and package versions are the same. Answers under single
     settings are saved as well, in `answers/<name>.json`, so that a killed evaluation goes on where it stopped. `model`
     spares loading `spec.model`, which it must be; `shared` keeps what SAEs share from one call with this model to the
-    next, by specification and hook.
+    next, by specification and hook, and the folder `cache` from one process to another.
 
     Raises `UserError`, before the model loads, for an input that cannot be read, an SAE that cannot be loaded
     or edited or has weights that are not finite; after it, for a hook or width that the model lacks.
@@ -81,7 +82,7 @@ def evaluate_saes(
             results[name] = saved
     for hook_name in dict.fromkeys(facts[name].hook_name for name in pending):
         key = (inputs.digest, hook_name)
-        data = (shared or {}).get(key) or HookData(model, hook_name, spec, inputs)
+        data = (shared or {}).get(key) or HookData(model, hook_name, spec, inputs, cache)
         if shared is not None:
             shared[key] = data
         for name, provenance in pending.items():
@@ -95,7 +96,9 @@ def evaluate_saes(
     return ordered
 
 
-def selection_data(model: Any, hook_name: str, spec: EvalSpec, inputs: EvalInputs) -> HookData:
+def selection_data(
+    model: Any, hook_name: str, spec: EvalSpec, inputs: EvalInputs, cache: Path | None = None
+) -> HookData:
     """What SAEs of one hook share when settings are only chosen: held-out and near questions are never put.
 
     Raises `UserError` if the model knows fewer than `min_known_questions` on either side.
@@ -106,7 +109,7 @@ def selection_data(model: Any, hook_name: str, spec: EvalSpec, inputs: EvalInput
         retain_questions={"select": inputs.retain_questions["select"]},
         near_questions=[],
     )
-    data = HookData(model, hook_name, spec, select_only)
+    data = HookData(model, hook_name, spec, select_only, cache)
     for side in ("forget", "retain"):
         evaluator = data.evaluators[f"{side}_select"]
         if len(evaluator.known) < spec.min_known_questions:

@@ -34,6 +34,16 @@ class Edit:
     """New activations from the present ones."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What the unedited model makes of prompts, one after another."""
+
+    residuals: Float[Tensor, "n_tokens d_model"]
+    """Residual stream at the hook, in host memory."""
+    log_probs: Float[Tensor, " n_spots"]
+    """Log-probabilities of the spots, in nats."""
+
+
 class PromptSet:
     """Prompts, their residual stream and what the unedited model answers.
 
@@ -45,12 +55,11 @@ class PromptSet:
         self,
         runner: Runner,
         prompts: Sequence[Prompt],
+        reading: Reading,
         *,
         special_tokens: set[int],
         edit_special_tokens: bool,
         batch_tokens: int,
-        budget: TensorBudget,
-        progress: tqdm[Any],
     ) -> None:
         self.runner = runner
         self.batch_tokens = batch_tokens
@@ -58,8 +67,8 @@ class PromptSet:
         """The prompts."""
         self._special = special_tokens
         self._edit_special = edit_special_tokens
-        self._residuals: list[Tensor] = []
-        self.log_probs = list(self._read(budget, progress))
+        self._residuals = list(reading.residuals.split([len(prompt.tokens) for prompt in prompts]))
+        self.log_probs = list(reading.log_probs.split([len(prompt.spots) for prompt in prompts]))
         """Unedited log-probabilities of the spots of each prompt, in nats."""
         self._index_tokens()
 
@@ -163,23 +172,6 @@ class PromptSet:
                 batches[-1].append((g, e))
         return batches
 
-    def _read(self, budget: TensorBudget, progress: tqdm[Any]) -> Iterator[Tensor]:
-        found: dict[int, Tensor] = {}
-        ends = list(accumulate(len(prompt.tokens) for prompt in self.prompts))
-        store: Tensor | None = None
-        for batch in batches_by_length([len(prompt.tokens) for prompt in self.prompts], self.batch_tokens):
-            chosen = [self.prompts[i] for i in batch]
-            residuals, results = answer(self.runner, chosen)
-            for i, residual, values in zip(batch, residuals, results, strict=True):
-                if store is None:
-                    store = budget.allocate(ends[-1], residual.shape[1], dtype=residual.dtype)
-                store[ends[i] - len(residual) : ends[i]] = residual.cpu()
-                found[i] = values
-            progress.update(len(batch))
-        if store is not None:
-            self._residuals = list(store.split([len(prompt.tokens) for prompt in self.prompts]))
-        yield from (found[i] for i in range(len(self.prompts)))
-
     def _index_tokens(self) -> None:
         """Number the editable tokens, prompt by prompt."""
         left_alone = set() if self._edit_special else self._special
@@ -195,6 +187,24 @@ class PromptSet:
         ]
         self.tokens = TokenTable(prompt=prompt, counts=torch.tensor(counts_in_gate, dtype=torch.bool))
         """Prompt of each editable token, in the order of `acts`."""
+
+
+def read_prompts(
+    runner: Runner, prompts: Sequence[Prompt], batch_tokens: int, budget: TensorBudget, progress: tqdm[Any]
+) -> Reading:
+    """Run prompts through the unedited model, in tensors that the budget hands out."""
+    found: dict[int, Tensor] = {}
+    ends = list(accumulate(len(prompt.tokens) for prompt in prompts))
+    store = torch.zeros((0, 0))
+    for batch in batches_by_length([len(prompt.tokens) for prompt in prompts], batch_tokens):
+        residuals, results = answer(runner, [prompts[i] for i in batch])
+        for i, residual, values in zip(batch, residuals, results, strict=True):
+            if not found:
+                store = budget.allocate(ends[-1], residual.shape[1], dtype=residual.dtype)
+            store[ends[i] - len(residual) : ends[i]] = residual.cpu()
+            found[i] = values
+        progress.update(len(batch))
+    return Reading(store, torch.cat([torch.zeros(0), *(found[i] for i in range(len(prompts)))]))
 
 
 def answer(runner: Runner, prompts: Sequence[Prompt]) -> tuple[list[Tensor], list[Tensor]]:

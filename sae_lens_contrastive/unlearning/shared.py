@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +19,8 @@ from sae_lens_contrastive.unlearning.answers import QuestionEvaluator
 from sae_lens_contrastive.unlearning.corpus import (
     Contexts,
     CorpusActivations,
-    corpus_activations,
     corpus_gradients,
+    corpus_residuals,
     document_contexts,
     packed_contexts,
 )
@@ -28,18 +31,28 @@ from sae_lens_contrastive.unlearning.runners import runner_for
 from sae_lens_contrastive.unlearning.spec import EvalInputs, EvalSpec
 from sae_lens_contrastive.unlearning.subject import reserved_features
 from sae_lens_contrastive.unlearning.tensor_budget import TensorBudget
+from sae_lens_contrastive.unlearning.unedited_cache import UneditedCache
+
+UNEDITED_FOLDER = "unedited"
+"""Where commands that evaluate many SAEs keep what depends on none, below their output folder."""
 
 
 class HookData:
-    """Unedited answers of one model with its residual stream at one hook; the corpora are read on first use."""
+    """Unedited answers of one model with its residual stream at one hook; the corpora are read on first use.
 
-    def __init__(self, model: Any, hook_name: str, spec: EvalSpec, inputs: EvalInputs) -> None:
+    With a folder `cache` all this is kept there for other SAEs, specifications and processes.
+    """
+
+    def __init__(
+        self, model: Any, hook_name: str, spec: EvalSpec, inputs: EvalInputs, cache: Path | None = None
+    ) -> None:
         self.model = model
         self.hook_name = hook_name
         self.spec = spec
         self.inputs = inputs
         self.budget = TensorBudget(spec.cache_gib * 2**30)
         """Where residual streams are kept."""
+        self._cache = UneditedCache.of(cache, model, hook_name, spec.batch_tokens)
         self._recalled_unedited: dict[str, list[bool]] = {}
         self._last_evidence: tuple[Any, Evidence] | None = None
         self._runner = runner_for(model, hook_name)
@@ -116,37 +129,34 @@ class HookData:
 
     def recalled(self, side: str, edit: SaeEdit | WeightEdit | None = None) -> list[bool]:
         """Which known held-out questions of a side are answered openly, under an edit or without one."""
-        if edit is None and side in self._recalled_unedited:
-            return self._recalled_unedited[side]
         options = self.spec.measures.recall
         assert options is not None
-        found = recalled(
-            self.model,
-            self.hook_name,
-            self.evaluators[f"{side}_held_out"].known,
-            self.spec.prompt,
-            options,
-            edit=edit,
-            batch_tokens=self.spec.batch_tokens,
-            title=f"{side} questions",
-        )
-        if edit is None:
-            self._recalled_unedited[side] = found
-        return found
+        known = self.evaluators[f"{side}_held_out"].known
+
+        def ask() -> list[bool]:
+            return recalled(
+                self.model,
+                self.hook_name,
+                known,
+                self.spec.prompt,
+                options,
+                edit=edit,
+                batch_tokens=self.spec.batch_tokens,
+                title=f"{side} questions",
+            )
+
+        if edit is not None:
+            return ask()
+        if side not in self._recalled_unedited:
+            depends = [[asdict(question) for question in known], self.spec.prompt.model_dump(), options.model_dump()]
+            found = self._cache.tensors(f"recall_{side}", depends, lambda: {"recalled": torch.tensor(ask())})
+            self._recalled_unedited[side] = found["recalled"].tolist()
+        return self._recalled_unedited[side]
 
     @cached_property
     def _gradients(self) -> tuple[Tensor, Tensor]:
-        forget, retain = (
-            corpus_gradients(
-                self.model,
-                self.hook_name,
-                text.contexts,
-                batch_tokens=self.spec.batch_tokens,
-                title=f"{side} corpus",
-                allocate=self.budget.allocate,
-            )
-            for side, text in (("forget", self.forget_text), ("retain", self.retain_text))
-        )
+        texts = ("forget corpus", self.forget_text), ("retain corpus", self.retain_text)
+        forget, retain = (self._on_text(corpus_gradients, "gradients", text.contexts, title) for title, text in texts)
         return forget, retain
 
     def _contexts(self, texts: list[str]) -> Contexts:
@@ -154,14 +164,20 @@ class HookData:
         return read(self.model.tokenizer, texts, self.spec.context_size, self.spec.max_corpus_tokens)
 
     def _activations(self, contexts: Contexts, title: str) -> CorpusActivations:
-        return corpus_activations(
-            self.model,
-            self.hook_name,
-            contexts,
-            batch_tokens=self.spec.batch_tokens,
-            title=title,
-            allocate=self.budget.allocate,
-        )
+        return CorpusActivations(contexts, self._on_text(corpus_residuals, "residuals", contexts, title))
+
+    def _on_text(self, compute: Callable[..., Tensor], what: str, contexts: Contexts, title: str) -> Tensor:
+        """A row for each token of a corpus that counts."""
+
+        def rows() -> dict[str, Tensor]:
+            batch_tokens, allocate = self.spec.batch_tokens, self.budget.allocate
+            found = compute(
+                self.model, self.hook_name, contexts, batch_tokens=batch_tokens, title=title, allocate=allocate
+            )
+            return {what: found}
+
+        name = f"{what}_{title.replace(' ', '_')}"
+        return self._cache.tensors(name, [contexts.tokens, contexts.counted], rows)[what]
 
     def _evaluator(self, questions: list[Any], title: str) -> QuestionEvaluator:
         return QuestionEvaluator(
@@ -172,5 +188,6 @@ class HookData:
             edit_special_tokens=self.spec.edit_special_tokens,
             batch_tokens=self.spec.batch_tokens,
             budget=self.budget,
+            cache=self._cache,
             title=title,
         )

@@ -15,6 +15,7 @@ from sae_lens_contrastive.unlearning.answers import QuestionEvaluator
 from sae_lens_contrastive.unlearning.corpus import packed_contexts
 from sae_lens_contrastive.unlearning.prompts import PromptWriter
 from sae_lens_contrastive.unlearning.tensor_budget import TensorBudget
+from sae_lens_contrastive.unlearning.unedited_cache import UneditedCache
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("sae_bench") is None, reason="sae-bench is not installed")
 
@@ -142,7 +143,7 @@ def test_questions_known_in_all_orders_are_those_that_saebench_saves(tiny, scrip
     saved = (tmp_path / "data/question_ids/all/wmdp-bio_correct.csv").read_text().split()
     assert saved == ["0", "1"]
     spec = task.prompt_spec.model_copy(update={"n_orders": 24})
-    evaluator = QuestionEvaluator(reader, tiny, questions, spec, budget=TensorBudget(1e9))
+    evaluator = QuestionEvaluator(reader, tiny, questions, spec, budget=TensorBudget(1e9), cache=UneditedCache())
     assert evaluator.known == questions[:2]
 
 

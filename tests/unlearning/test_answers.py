@@ -13,6 +13,7 @@ from sae_lens_contrastive.unlearning.prompt_set import Edit
 from sae_lens_contrastive.unlearning.prompts import PromptSpec
 from sae_lens_contrastive.unlearning.runners import PackedRunner, PlainRunner, runner_for
 from sae_lens_contrastive.unlearning.tensor_budget import TensorBudget
+from sae_lens_contrastive.unlearning.unedited_cache import UneditedCache
 
 HOOK = "blocks.19.hook_resid_post"
 FEATURES = [5, 17, 2, 40]
@@ -76,7 +77,7 @@ def runner(request, tiny):
 
 
 def make(runner, model, questions, spec=None, **options):
-    options = {"batch_tokens": 256, "budget": TensorBudget(2**30), **options}
+    options = {"batch_tokens": 256, "budget": TensorBudget(2**30), "cache": UneditedCache(), **options}
     return QuestionEvaluator(runner, model, questions, spec or PromptSpec(), **options)
 
 

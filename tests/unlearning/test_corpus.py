@@ -5,8 +5,9 @@ from sae_lens_contrastive.errors import ConfigError, UserError
 from sae_lens_contrastive.models.embedded import byte_tokenizer
 from sae_lens_contrastive.unlearning.corpus import (
     Contexts,
-    corpus_activations,
+    CorpusActivations,
     corpus_gradients,
+    corpus_residuals,
     document_contexts,
     packed_contexts,
 )
@@ -103,7 +104,7 @@ def contexts(tokenizer):
 
 
 def test_activations_come_context_by_context_whatever_the_batches(tiny, contexts):
-    read = corpus_activations(tiny, HOOK, contexts, batch_tokens=50, title="text")
+    read = CorpusActivations(contexts, corpus_residuals(tiny, HOOK, contexts, batch_tokens=50, title="text"))
     expected, context_of_token = [], []
     for index, (tokens, counted) in enumerate(zip(contexts.tokens, contexts.counted, strict=True)):
         _, cache = tiny.run_with_cache(torch.tensor([tokens]), names_filter=[HOOK])
@@ -116,7 +117,7 @@ def test_activations_come_context_by_context_whatever_the_batches(tiny, contexts
 
 def test_gradients_are_those_of_the_loss_of_the_context(tiny, contexts):
     got = corpus_gradients(tiny, HOOK, contexts, batch_tokens=50, title="text")
-    read = corpus_activations(tiny, HOOK, contexts, batch_tokens=50, title="text")
+    read = CorpusActivations(contexts, corpus_residuals(tiny, HOOK, contexts, batch_tokens=50, title="text"))
     for index, (tokens, counted) in enumerate(zip(contexts.tokens, contexts.counted, strict=True)):
         own = got[read.context_of_token == index]
         place = next(i for i, counts in enumerate(counted) if counts)
@@ -144,7 +145,7 @@ def context_loss(model, tokens, counted, change):
 
 def test_a_corpus_without_text_and_a_context_beyond_the_models_are_refused(tiny):
     with pytest.raises(UserError, match="The forget corpus holds no token but special ones"):
-        corpus_activations(tiny, HOOK, Contexts([], []), batch_tokens=50, title="forget corpus")
+        corpus_residuals(tiny, HOOK, Contexts([], []), batch_tokens=50, title="forget corpus")
     long = Contexts([[7] * 600], [[False] + [True] * 599])
     with pytest.raises(ConfigError, match="of 600 tokens exceeds the model's context of 512"):
         corpus_gradients(tiny, HOOK, long, batch_tokens=50, title="forget corpus")

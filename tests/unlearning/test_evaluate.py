@@ -155,7 +155,7 @@ def test_unknown_questions_stop_early(tiny, planted, under_test, monkeypatch, ma
     def never(*_args, **_kwargs):
         raise AssertionError("the corpora were read")
 
-    monkeypatch.setattr("sae_lens_contrastive.unlearning.shared.corpus_activations", never)
+    monkeypatch.setattr("sae_lens_contrastive.unlearning.shared.corpus_residuals", never)
     result = evaluate(make_spec(min_known_questions=9), under_test(planted), tiny)
     assert result.cause_of_zero == "unknown_questions"
     assert result.unlearning_score == 0.0

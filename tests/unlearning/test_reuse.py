@@ -7,6 +7,7 @@ from evaluating import evaluate
 from sae_lens_contrastive.unlearning import UnlearningResult, evaluate_saes
 from sae_lens_contrastive.unlearning import evaluate as evaluate_module
 from sae_lens_contrastive.unlearning.answers import QuestionEvaluator
+from sae_lens_contrastive.unlearning.measures import RecallOptions
 
 
 def test_results_are_saved_and_used_again(tiny, spec, planted, under_test, tmp_path, monkeypatch):
@@ -95,3 +96,38 @@ def test_saes_of_one_hook_share_what_does_not_depend_on_them(tiny, spec, planted
         ("a", "other", "no_effect"),
     ]
     assert len(built) == 1
+
+
+def test_what_depends_on_no_sae_is_kept_for_other_evaluations(tiny, spec, planted, under_test, tmp_path, monkeypatch):
+    subject, cache = under_test(planted), tmp_path / "cache"
+    measures = spec.measures.model_copy(update={"recall": RecallOptions(max_new_tokens=2)})
+    spec = spec.model_copy(update={"selectors": {**spec.selectors, "attribution": {}}, "measures": measures})
+    alone = evaluate(spec, subject, tiny)
+    first = evaluate_saes(spec, {"one": subject}, None, tiny, cache=cache)
+    kinds = {path.name.rpartition("-")[0] for path in cache.glob("*.safetensors")}
+    sides = [f"{side}_{split}" for side in ("forget", "retain") for split in ("select", "held_out")]
+    texts = [f"{what}_{side}_corpus" for what in ("residuals", "gradients") for side in ("forget", "retain")]
+    assert kinds >= {*(f"answers_{side}" for side in sides), *texts, "recall_forget", "recall_retain"}
+
+    def never(*_args, **_kwargs):
+        raise AssertionError("the unedited model ran again")
+
+    with monkeypatch.context() as patched:
+        for place in ("answers.read_prompts", "shared.corpus_residuals", "shared.corpus_gradients"):
+            patched.setattr(f"sae_lens_contrastive.unlearning.{place}", never)
+        # Other settings, another evaluation of the same questions and texts.
+        other = spec.model_copy(update={"n_features": [1], "edit_special_tokens": True})
+        evaluate_saes(other, {"one": subject}, None, tiny, cache=cache)
+        again = evaluate_saes(spec, {"one": subject}, None, tiny, cache=cache)
+    for result in (*first, *again):
+        assert result.model_dump(exclude={"seconds"}) == alone.model_dump(exclude={"seconds"})
+
+
+def test_another_model_uses_nothing_of_a_cache(tiny, spec, planted, under_test, tmp_path, monkeypatch):
+    subject, cache = under_test(planted), tmp_path / "cache"
+    evaluate_saes(spec, {"one": subject}, None, tiny, cache=cache)
+    before = set(cache.glob("*.safetensors"))
+    monkeypatch.setattr("sae_lens_contrastive.unlearning.unedited_cache.model_digest", lambda _model: "another")
+    evaluate_saes(spec, {"one": subject}, None, tiny, cache=cache)
+    after = set(cache.glob("*.safetensors"))
+    assert len(after) == 2 * len(before) > 0
