@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from sae_lens_contrastive.errors import UserError
+from sae_lens_contrastive.errors import UserError, shortened
 from sae_lens_contrastive.runs import claim_folder, nothing_left_if_refused
 
 _DESCRIPTION = "Train sparse autoencoders for knowledge unlearning, and measure what a model forgets and what it keeps."
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with nothing_left_if_refused(options.out) if getattr(options, "out", None) else nullcontext():
             options.run(options)
     except UserError as error:
-        print(f"sae-lens-contrastive: {error}", file=sys.stderr)
+        print(f"sae-lens-contrastive: {shortened(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nsae-lens-contrastive: interrupted. Run the same command again to go on.", file=sys.stderr)

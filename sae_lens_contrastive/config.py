@@ -21,6 +21,9 @@ class StrictModel(BaseModel):
     )
 
 
+_MOST_YAML_NODES = 100_000
+"""Values in a configuration, counted as often as aliases repeat them."""
+
 T_CONFIG = TypeVar("T_CONFIG", bound=StrictModel)
 
 
@@ -33,14 +36,22 @@ _YamlLoader.add_implicit_resolver(
 )
 
 
+def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    """Text in which two escapes may make one character, as in JSON; one half of such a pair is an error."""
+    return loader.construct_scalar(node).encode("utf-16", "surrogatepass").decode("utf-16")
+
+
+_YamlLoader.add_constructor("tag:yaml.org,2002:str", _text)
+
+
 def load_yaml(path: Path | str) -> dict[str, Any]:
     """Read a YAML mapping; `UserError` if the file is missing, empty or something else."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"No file at {path}. Give the path of a YAML configuration; examples are in configs/.")
     try:
-        content = _read_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = _read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping of keys to values, got {type(content).__name__}.")
@@ -74,7 +85,7 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         if not separator or not all(parts):
             raise ConfigError(f"--set takes key=value, got {assignment!r}. Example: --set training.lr=0.001")
         try:
-            value = _read_yaml(text)
+            value = _read_yaml(text, assignment)
         except yaml.YAMLError:
             raise ConfigError(f"--set {assignment!r}: the value is not valid YAML. Quote it.") from None
         nested: Any = value
@@ -93,8 +104,31 @@ def parse_config(config_class: type[T_CONFIG], values: Mapping[str, Any], source
         raise ConfigError(f"{source}: " + " ".join(problems)) from None
 
 
-def _read_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_YamlLoader)
+def _read_yaml(text: str, source: str) -> Any:
+    """Content of a YAML document; `yaml.YAMLError`, which names `source`, for whatever is wrong with it."""
+    try:
+        loader = _YamlLoader(text)
+        loader.name = source
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _n_nodes(node, {}) > _MOST_YAML_NODES:
+            raise yaml.YAMLError(f"it holds more than {_MOST_YAML_NODES} values")
+        return loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply, or holds itself") from None
+    # The library's own errors for a date, a number or a tag that is none.
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise yaml.YAMLError(f"a value cannot be read ({error})") from None
+
+
+def _n_nodes(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values below a node; aliases of one that is a billion values long make a short text."""
+    if id(node) not in known:
+        children = node.value if isinstance(node.value, list) else []
+        flat = [each for child in children for each in (child if isinstance(child, tuple) else (child,))]
+        known[id(node)] = 1 + sum(_n_nodes(each, known) for each in flat)
+    return known[id(node)]
 
 
 def _problem(config_class: type[StrictModel], details: Any) -> str:

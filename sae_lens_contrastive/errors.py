@@ -25,6 +25,12 @@ def unknown_choice(kind: str, value: object, allowed: Iterable[object], *, fix: 
 
 def first_line(error: Exception) -> str:
     """What an error of another library says, as one sentence for a message."""
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else type(error).__name__
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    # Where the first line announces a list, its first item says what is wrong.
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     return text if text.endswith((".", "!")) else f"{text}."
+
+
+def shortened(message: str, most: int = 2000) -> str:
+    """A message without its middle if it quotes a value that would fill the screen."""
+    return message if len(message) <= most else f"{message[: most // 2]} [...] {message[-most // 2 :]}"

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shutil
+import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -16,11 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from sae_lens_contrastive.errors import UserError
 
+_LONGEST_LINE = 2**26
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_SPACE_SAID = re.compile(r"os error (28|122|27)\b|PytorchStreamWriter failed|file write failed")
 
@@ -75,9 +77,19 @@ def write_bytes_atomic(path: Path | str, content: bytes) -> Path:
 
 @contextmanager
 def made_once(path: Path) -> Iterator[None]:
-    """Let one process at a time make a file that several need; those who waited find it."""
+    """Let one process at a time make a file that several need; those who waited, and were told so, find it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        held = lock.acquire(blocking=False)
+    except Timeout:
+        print(f"Another process makes {path}; waiting for it.", file=sys.stderr)
+        held = lock.acquire()
+    with held:
+        # What processes that were killed at it left behind.
+        for partial in path.parent.glob(f".{path.name}.*"):
+            if partial.suffix != ".lock":
+                partial.unlink(missing_ok=True)
         yield
 
 
@@ -115,10 +127,10 @@ def read_json(path: Path | str) -> Any:
     """Read a JSON file; `UserError` if it is missing, empty or not JSON."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return _parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"No file at {path}. Give the path of an existing JSON file.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a readable JSON file: {error}. Delete it or write it anew.") from None
 
 
@@ -128,20 +140,41 @@ def read_jsonl(path: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
     if not path.is_file():
         raise UserError(f"No file at {path}. Give the path of a .jsonl or .jsonl.gz file.")
     opener = gzip.open if path.suffix == ".gz" else open
-    number = 0
     try:
         with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
+            # A few bytes of gzip can hold a line that fills the memory.
+            for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE + 1), ""), start=1):
+                if len(line) > _LONGEST_LINE:
+                    raise UserError(f"{path}, line {number}: longer than {_LONGEST_LINE} characters. Split it.")
                 if not line.strip():
                     continue
-                record = json.loads(line)
-                if not isinstance(record, dict):
-                    raise UserError(f"{path}, line {number}: expected a JSON object, got {type(record).__name__}.")
-                yield number, record
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {number}: not JSON ({error.msg}). Each line holds one object.") from None
+                yield number, _record(line, f"{path}, line {number}")
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
+
+
+def _record(line: str, where: str) -> dict[str, Any]:
+    try:
+        record = _parsed(line)
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON ({getattr(error, 'msg', error)}). Each line holds one object.") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: expected a JSON object, got {type(record).__name__}.")
+    return record
+
+
+def _parsed(text: str) -> Any:
+    """A JSON value; `ValueError` for whatever is wrong with the text."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if "\\ud" in text.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it holds one half of a surrogate pair, which is no character") from None
+    return value
 
 
 def _finite(value: Any) -> Any:

@@ -32,6 +32,8 @@ def claim_folder(folder: Path | str, kind: str, config: Mapping[str, Any], *, al
         raise UserError(f"{folder} is a file. Give a folder with --out.")
     if (folder / RUN_FILE).is_file():
         present = read_json(folder / RUN_FILE)
+        if not isinstance(present, dict) or not isinstance(present.get("config"), dict):
+            raise UserError(f"{folder / RUN_FILE} is not what a run wrote. Give another folder with --out.")
         if present != wanted:
             raise UserError(
                 f"{folder} holds another run ({_difference(present, wanted)}). Give another folder with --out, "

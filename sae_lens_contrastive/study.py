@@ -18,6 +18,7 @@ from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.models import load_model
 from sae_lens_contrastive.report import load_results, results_table, write_figures
 from sae_lens_contrastive.report.results import RESULTS_FILE
+from sae_lens_contrastive.report.saved_rows import checked_rows
 from sae_lens_contrastive.runs import claim_folder, hold_folder
 from sae_lens_contrastive.training import RunConfig, load_summary, resolve_runs, stream_key, train_runs
 from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest, check_spec, evaluate_saes
@@ -82,13 +83,12 @@ class StudySpec(StrictModel):
     @model_validator(mode="after")
     def _settings_have_known_seeds_and_folder_names(self) -> StudySpec:
         for name, setting in self.settings.items():
-            if wrong := [
-                each for each in setting.evaluations if not re.fullmatch(r"\w[\w.-]*", each) or each == _PLAIN
-            ]:
-                raise ConfigError(
-                    f"settings.{name}.evaluations: {wrong[0]!r} cannot name one: it becomes a folder. Use letters, "
-                    f"digits and '_', '.', '-', and not {_PLAIN!r}."
-                )
+            for each in (name, *setting.evaluations):
+                if not re.fullmatch(r"\w[\w.-]*", each) or (each == _PLAIN and each in setting.evaluations):
+                    raise ConfigError(
+                        f"settings: {each!r} cannot name a setting or an evaluation: it becomes a folder. Use letters, "
+                        f"digits and '_', '.', '-', and no evaluation named {_PLAIN!r}."
+                    )
             if unknown := set(setting.seeds or ()) - set(self.seeds):
                 raise ConfigError(f"settings.{name}.seeds has {sorted(unknown)}, which are not in seeds {self.seeds}.")
         return self
@@ -196,7 +196,7 @@ def _finished(folder: Path, part: _Part) -> list[dict[str, Any]] | None:
     saved = read_json(folder / ROWS_FILE)
     if not isinstance(saved, dict) or saved.keys() != {"part", "rows"}:
         raise UserError(f"{folder / ROWS_FILE} is not what a study wrote. Delete it to run the part again.")
-    return saved["rows"] if saved["part"] == part.digest else None
+    return checked_rows(saved["rows"], folder / ROWS_FILE) if saved["part"] == part.digest else None
 
 
 def _in_order(parts: Mapping[str, _Part], rows: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

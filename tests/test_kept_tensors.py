@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def test_a_file_that_is_not_whole_is_made_anew(path, damage):
     assert torch.equal(kept_tensors(path, "one", lambda: {"x": torch.ones(9)})["x"], torch.ones(9))
 
 
-def test_those_who_wait_find_what_another_made(path):
+def test_those_who_wait_are_told_and_find_what_another_made(path, capsys):
     working, go_on = threading.Event(), threading.Event()
     found = []
 
@@ -59,6 +60,10 @@ def test_those_who_wait_find_what_another_made(path):
     others = [threading.Thread(target=wait_for_it) for _ in range(7)]
     for other in others:
         other.start()
+    told = ""
+    while told.count("waiting for it") < len(others):
+        told += capsys.readouterr().err
+        time.sleep(0.01)
     go_on.set()
     for thread in (first, *others):
         thread.join(60)
@@ -73,3 +78,12 @@ def test_a_failure_leaves_nothing_and_the_next_may_try(path):
         keep_tensors(path, "one", fail)
     assert not path.exists()
     assert kept_tensors(path, "one", lambda: {"x": torch.ones(1)})["x"].tolist() == [1.0]
+
+
+def test_what_a_killed_process_left_is_removed(path):
+    path.parent.mkdir()
+    left = path.with_name(f".{path.name}.x81h2k")
+    left.write_bytes(b"a part")
+    keep_tensors(path, "one", lambda: {"x": torch.ones(1)})
+    assert not left.exists()
+    assert path.exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
@@ -56,10 +56,10 @@ def read_question_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(f"{path} cannot be read as CSV: {error}.") from None
 
 
-def _choice_columns(names: Any, path: Path) -> list[str]:
-    columns = sorted((name for name in names if re.fullmatch(r"choice\d+", name)), key=lambda name: int(name[6:]))
-    wanted = [f"choice{i}" for i in range(max(2, len(columns)))]
-    if columns != wanted or not {"question", "answer"} <= set(names):
+def _choice_columns(names: Sequence[str], path: Path) -> list[str]:
+    n_choices = sum(re.fullmatch(r"choice[0-9]+", name) is not None for name in names)
+    columns = [f"choice{i}" for i in range(max(2, n_choices))]
+    if not {"question", "answer", *columns} <= set(names):
         raise UserError(
             f"{path} has the columns {', '.join(names) or 'none'}. Needed: question, choice0, choice1, ..., answer."
         )
@@ -72,7 +72,7 @@ def _answer_index(answer: Any, n_choices: int, where: str) -> int:
     if isinstance(answer, str):
         text = answer.strip().upper()
         by_letter = {letter: i for i, letter in enumerate(ascii_uppercase)}
-        index = int(text) if text.isascii() and text.isdigit() else by_letter.get(text)
+        index = int(text) if re.fullmatch(r"[0-9]{1,4}", text) else by_letter.get(text)
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < n_choices:
         last = ascii_uppercase[min(n_choices, len(ascii_uppercase)) - 1]
         raise UserError(

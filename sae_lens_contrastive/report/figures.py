@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -40,11 +41,13 @@ def write_figures(results: SavedResults, folder: Path | str) -> list[Path]:
     `importance.png`, `stability.png` and `curriculum.png`. From both: `feature_thresholds.png`.
     """
     written = []
-    for name, draw in DRAWINGS.items():
-        if (figure := draw(results)) is not None:
-            FigureCanvasAgg(figure)
-            path = Path(folder) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=150)
-            written.append(path)
+    # A dollar sign in a name is no formula.
+    with rc_context({"text.parse_math": False}):
+        for name, draw in DRAWINGS.items():
+            if (figure := draw(results)) is not None:
+                FigureCanvasAgg(figure)
+                path = Path(folder) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                figure.savefig(path, dpi=150)
+                written.append(path)
     return written

@@ -11,14 +11,13 @@ from typing import Any
 
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json
+from sae_lens_contrastive.report.saved_rows import checked_records, checked_rows, checked_summary
 from sae_lens_contrastive.report.tracker_records import TrackerRecords, load_trackers
 
 RESULTS_FILE = "results.json"
 HISTORY_FILE = "history.json"
 SUMMARY_FILE = "summary.json"
 
-_ROW_KEYS = {"variant", "seed", "forget_domain", "unlearning_score", "held_out", "cause_of_zero"}
-_HELD_OUT_KEYS = {"forget_accuracy", "chance", "forgetting", "retain_accuracy", "ci95"}
 # A run of a study: <setting>/seed<k>/train/<variant>.
 _STUDY_RUN = re.compile(r"(?:^|.*/)(?P<setting>[^/]+)/seed(?P<seed>\d+)/train/[^/]+$")
 
@@ -119,7 +118,8 @@ def load_results(folder: Path | str) -> SavedResults:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"No folder at {folder}. Give the --out folder of a demo, train or eval run.")
-    rows = _rows(folder / RESULTS_FILE) if (folder / RESULTS_FILE).is_file() else []
+    results = folder / RESULTS_FILE
+    rows = checked_rows(read_json(results), results) if results.is_file() else []
     # Checkpoints carry a history of their own, of the same run.
     paths = [path for path in sorted(folder.rglob(HISTORY_FILE)) if "checkpoints" not in path.parts]
     if not rows and not paths:
@@ -135,8 +135,9 @@ def _run(path: Path, folder: Path) -> SavedRun:
     setting, seed = (study_run["setting"], int(study_run["seed"])) if study_run else ("", 0)
     summary = {"variant": path.parent.name, "seed": seed}
     if (path.parent / SUMMARY_FILE).is_file():
-        summary = _summary(path.parent / SUMMARY_FILE)
-    return SavedRun(summary["variant"], summary["seed"], setting, _records(path), load_trackers(path.parent))
+        summary = checked_summary(read_json(path.parent / SUMMARY_FILE), path.parent / SUMMARY_FILE)
+    records = checked_records(read_json(path), path)
+    return SavedRun(summary["variant"], summary["seed"], setting, records, load_trackers(path.parent))
 
 
 def _told_apart(runs: dict[str, SavedRun]) -> list[SavedRun]:
@@ -146,38 +147,6 @@ def _told_apart(runs: dict[str, SavedRun]) -> list[SavedRun]:
         run if times[run.setting, run.variant, run.seed] == 1 else replace(run, variant=path)
         for path, run in runs.items()
     ]
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    rows = read_json(path)
-    if not isinstance(rows, list) or not all(_is_row(row) for row in rows):
-        raise UserError(f"{path} is not a list of evaluation results. Run the evaluation again.")
-    return rows
-
-
-def _is_row(row: Any) -> bool:
-    if not isinstance(row, dict) or not row.keys() >= _ROW_KEYS:
-        return False
-    held_out = row["held_out"]
-    return isinstance(held_out, dict) and held_out.keys() >= _HELD_OUT_KEYS
-
-
-def _records(path: Path) -> list[dict[str, float]]:
-    records = read_json(path)
-    if not isinstance(records, list) or not all(isinstance(record, dict) and "step" in record for record in records):
-        raise UserError(f"{path} is not a training history. Run the training again.")
-    return records
-
-
-def _summary(path: Path) -> dict[str, Any]:
-    summary = read_json(path)
-    if (
-        not isinstance(summary, dict)
-        or not isinstance(summary.get("variant"), str)
-        or not isinstance(summary.get("seed"), int)
-    ):
-        raise UserError(f"{path} is not the summary of a training run. Run the training again.")
-    return summary
 
 
 def _distinct(names: Iterable[str]) -> list[str]:

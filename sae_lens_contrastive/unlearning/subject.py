@@ -116,8 +116,13 @@ def _check_one(title: str, sae: Any) -> str:
     for weight, tensor in sae.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
             raise UserError(f"{title}: {weight} has values that are not finite. Its training diverged; repeat it.")
+    n_reserved = sae.cfg.metadata.n_reserved_features
+    if n_reserved is not None and not (isinstance(n_reserved, int) and 0 <= n_reserved <= sae.cfg.d_sae):
+        raise UserError(
+            f"{title}: n_reserved_features in its cfg.json is {n_reserved!r}. Allowed: 0 to {sae.cfg.d_sae}, or null."
+        )
     hook_name = sae.cfg.metadata.hook_name
-    if not hook_name:
+    if not isinstance(hook_name, str) or not hook_name:
         raise UserError(f"{title}: its cfg.json names no hook. Set metadata.hook_name, e.g. blocks.19.hook_resid_post.")
     return hook_name
 

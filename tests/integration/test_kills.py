@@ -120,5 +120,6 @@ def test_what_is_killed_a_few_times_ends_as_if_it_had_not_been(name, n_kills, pr
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("name", "n_kills"), [("train", 25), ("eval", 15), ("study", 10)])
-def test_what_is_killed_many_times_ends_as_if_it_had_not_been(name, n_kills, prepared):
+def test_what_is_killed_many_times_ends_as_if_it_had_not_been(name, n_kills, prepared, record_property):
     assert survive(COMMANDS[name], prepared, n_kills, seed=1) >= 2
+    record_property("kills", n_kills)
