@@ -144,7 +144,7 @@ def _evaluate(
         store = AnswerStore(None if out is None else out / ANSWERS_FOLDER / f"{name}.json", _identity(data, provenance))
         swept = sweep(sae, data, store, title=name)
     frontier = [each.result for each in swept]
-    setting = choose_setting(frontier, gate, data.chance, data.n_chosen_by)
+    setting = choose_setting(frontier, gate, data.chance)
     chosen = None if setting is None else swept[frontier.index(setting)]
     report = unedited_report(data) if chosen is None else held_out_report(sae, chosen, data, title=name)
     features = () if chosen is None else chosen.edit.features

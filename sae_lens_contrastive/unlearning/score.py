@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,25 +24,14 @@ def n_passing(frontier: Sequence[SettingResult], retain_gate: float) -> int:
     return sum(s.retain_accuracy >= retain_gate and s.n_selected > 0 for s in frontier)
 
 
-def choose_setting(
-    frontier: Sequence[SettingResult], retain_gate: float, chance: float, n_questions: int
-) -> SettingResult | None:
-    """The setting to report, chosen on `select`: the one that keeps most of those that forget about most.
+def choose_setting(frontier: Sequence[SettingResult], retain_gate: float, chance: float) -> SettingResult | None:
+    """The setting that forgets most on `select` and passes the gate there; None if none that edits anything does.
 
-    Of the settings that edit something and pass the gate there, those count whose forget accuracy is within one
-    standard error, sqrt(p (1 - p) / n_questions), of the lowest p: so few questions cannot tell them apart. Below
-    `chance`, the accuracy of guessing on these questions, nothing more is forgotten: all such settings count as at
-    chance. Among them the highest retain accuracy decides, then the lowest forget accuracy, fewer features, and the
-    order of the sweep. None if no setting passes. Source: Breiman et al. 1984, "Classification and Regression Trees"
-    (1-SE rule).
+    Below `chance`, the accuracy of guessing on these questions, nothing more is forgotten: all such settings count as
+    at chance. Ties: higher retain accuracy, then fewer features, then the order of the sweep.
     """
     passing = [s for s in frontier if s.retain_accuracy >= retain_gate and s.n_selected > 0]
-    if not passing:
-        return None
-    lowest = min(max(s.forget_accuracy, chance) for s in passing)
-    enough = lowest + math.sqrt(lowest * (1 - lowest) / n_questions)
-    about_lowest = [s for s in passing if max(s.forget_accuracy, chance) <= enough]
-    return min(about_lowest, key=lambda s: (-s.retain_accuracy, max(s.forget_accuracy, chance), s.n_features))
+    return min(passing, key=lambda s: (max(s.forget_accuracy, chance), -s.retain_accuracy, s.n_features), default=None)
 
 
 def cause_of_zero(frontier: Sequence[SettingResult], retain_gate: float) -> CauseOfZero | None:

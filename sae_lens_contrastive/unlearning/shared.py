@@ -77,11 +77,6 @@ class HookData:
         return mean_chance(self.evaluators["forget_select"].known or [q for split in questions.values() for q in split])
 
     @property
-    def n_chosen_by(self) -> int:
-        """Known forget questions by which settings are chosen."""
-        return len(self.evaluators["forget_select"].known)
-
-    @property
     def known_counts(self) -> KnownCounts:
         """Known questions of those put, by side and split."""
         return KnownCounts(

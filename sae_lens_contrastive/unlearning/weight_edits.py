@@ -70,7 +70,7 @@ def evaluate_weights(
     started = time.perf_counter()
     frontier = [each.result for each in tried]
     gate = data.spec.retain_gate if retain_gate is None else retain_gate
-    setting = choose_setting(frontier, gate, data.chance, data.n_chosen_by)
+    setting = choose_setting(frontier, gate, data.chance)
     chosen = None if setting is None else tried[frontier.index(setting)]
     report = unedited_report(data) if chosen is None else _report(name, chosen, data)
     result = UnlearningResult(

@@ -93,12 +93,20 @@ def test_a_folder_without_results_is_refused(tmp_path):
     ("name", "content", "message"),
     [
         ("results.json", "[{", r"results\.json is not a readable JSON file"),
-        ("results.json", "{}", r"results\.json is not a list of evaluation results \(Input should be a valid list\)\. Run the evaluation again"),
+        (
+            "results.json",
+            "{}",
+            r"results\.json is not a list of evaluation results \(Input should be a valid list\)\. Run the evaluation again",
+        ),
         ("results.json", '[{"variant": "a"}]', r"not a list of evaluation results"),
         ("results.json", '[{"unlearning_score": 0.5}]', r"not a list of evaluation results"),
         ("results.json", '[{"variant": "a", "seed": 0, "held_out": {}}]', r"not a list of evaluation results"),
         ("train/baseline/history.json", "", r"baseline/history\.json is not a readable JSON file"),
-        ("train/baseline/history.json", '{"step": 1}', r"is not a training history \(Input should be a valid list\)\. Run the training again"),
+        (
+            "train/baseline/history.json",
+            '{"step": 1}',
+            r"is not a training history \(Input should be a valid list\)\. Run the training again",
+        ),
         ("train/baseline/history.json", "[1]", r"is not a training history"),
         ("train/baseline/summary.json", '{"seed": 0}', r"summary\.json is not the summary of a training run"),
         ("train/baseline/summary.json", "[", r"summary\.json is not a readable JSON file"),

@@ -37,8 +37,8 @@ def question(entity, n_distractors=3):
 FRONTIER = [setting(1.0, 1.0), setting(0.6, 0.99), setting(0.1, 0.98), setting(0.7, 1.0)]
 
 
-def chosen(frontier, chance=0.25, n_questions=10**9):
-    return choose_setting(frontier, 0.99, chance, n_questions)
+def chosen(frontier, chance=0.25):
+    return choose_setting(frontier, 0.99, chance)
 
 
 def test_score_is_the_deepest_forgetting_that_passes_the_gate():
@@ -122,13 +122,3 @@ def test_below_chance_nothing_more_is_forgotten():
     assert chosen([above, deeper, kinder]) == kinder
     assert chosen([above, deeper, kinder], chance=0.05) == deeper
     assert chosen([kinder, kinder.model_copy(update={"n_features": 5})]).n_features == 5
-
-
-def test_settings_that_the_questions_cannot_tell_apart_are_judged_by_what_they_keep():
-    deepest, kinder, kindest = setting(0.36, 0.991), setting(0.40, 0.996), setting(0.41, 1.0)
-    # One standard error of 0.36 on 144 questions is 0.04.
-    assert chosen([deepest, kinder, kindest], n_questions=143) == kinder
-    assert chosen([deepest, kinder, kindest], n_questions=145) == deepest
-    assert chosen([deepest, kinder, kindest], n_questions=90) == kindest
-    # A setting at chance is no deeper than chance.
-    assert chosen([setting(0.0, 0.991), setting(0.29, 1.0)], chance=0.25, n_questions=100).retain_accuracy == 1.0
