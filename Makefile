@@ -26,7 +26,9 @@ tables: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
+# The fuzzer has wheels for some systems only; without it its tests are left out.
 test-slow: $(STAMP)
+	-$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[fuzz]"
 	$(BIN)/python -m pytest -m slow
 
 check: $(STAMP)

@@ -96,7 +96,7 @@ def test_a_folder_without_results_is_refused(tmp_path):
         (
             "results.json",
             "{}",
-            r"results\.json is not a list of evaluation results \(Input should be a valid list\)\. Run the evaluation again",
+            r"is not a list of evaluation results \(Input should be a valid list\)\. Run the evaluation",
         ),
         ("results.json", '[{"variant": "a"}]', r"not a list of evaluation results"),
         ("results.json", '[{"unlearning_score": 0.5}]', r"not a list of evaluation results"),
