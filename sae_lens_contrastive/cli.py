@@ -123,7 +123,12 @@ def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     evaluate.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key of the spec")
     evaluate.add_argument("--out", type=Path, help="folder for the results; run again, it goes on where it stopped")
-    evaluate.add_argument("--cache", metavar="DIR", type=Path, help="folder that keeps what needs no SAE, for all")
+    evaluate.add_argument(
+        "--cache",
+        metavar="DIR",
+        type=Path,
+        help="folder for what needs no SAE, such as the unedited answers; evaluations that are given it share them",
+    )
     evaluate.add_argument(
         "--dry-run", action="store_true", help="print what would be put and read, in what memory; needs no SAE"
     )

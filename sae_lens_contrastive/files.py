@@ -75,6 +75,25 @@ def write_bytes_atomic(path: Path | str, content: bytes) -> Path:
     return path
 
 
+def usable_folder(folder: Path, option: str) -> Path:
+    """Make a folder if it is not there.
+
+    Raises `UserError`, which names the option that gave it, if it is a file or cannot be written to.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file. Give a folder with {option}.")
+    try:
+        with disk_that_may_be_full(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+    except OSError as error:
+        raise UserError(
+            f"Nothing can be written to {folder} ({error.strerror}). Give another folder with {option}."
+        ) from None
+    return folder
+
+
 @contextmanager
 def made_once(path: Path) -> Iterator[None]:
     """Let one process at a time make a file that several need; those who waited, and were told so, find it."""

@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.files import read_json, write_json
+from sae_lens_contrastive.files import read_json, usable_folder, write_json
 
 RUN_FILE = "run.json"
 LOCK_FILE = ".lock"
@@ -23,13 +23,11 @@ def claim_folder(folder: Path | str, kind: str, config: Mapping[str, Any], *, al
     """Make `folder` the home of one run, or come back to it.
 
     The resolved configuration is written to `run.json`. Raises `UserError`, and changes nothing, if the folder holds a
-    run with another configuration or files of something else, or if another process works in it; where several may,
-    `alone` is false.
+    run with another configuration or files of something else, cannot be written to, or if another process works in it;
+    where several may, `alone` is false.
     """
     folder = Path(folder)
     wanted = {"kind": kind, "config": dict(config)}
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file. Give a folder with --out.")
     if (folder / RUN_FILE).is_file():
         present = read_json(folder / RUN_FILE)
         if not isinstance(present, dict) or not isinstance(present.get("config"), dict):
@@ -39,11 +37,13 @@ def claim_folder(folder: Path | str, kind: str, config: Mapping[str, Any], *, al
                 f"{folder} holds another run ({_difference(present, wanted)}). Give another folder with --out, "
                 "or delete this one."
             )
+        usable_folder(folder, "--out")
         if alone:
             hold_folder(folder)
         return folder
     if folder.is_dir() and any(path.name != LOCK_FILE for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no {RUN_FILE}. Give a new or empty folder with --out.")
+    usable_folder(folder, "--out")
     if alone:
         hold_folder(folder)
     write_json(folder / RUN_FILE, wanted)

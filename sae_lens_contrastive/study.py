@@ -84,11 +84,16 @@ class StudySpec(StrictModel):
     def _settings_have_known_seeds_and_folder_names(self) -> StudySpec:
         for name, setting in self.settings.items():
             for each in (name, *setting.evaluations):
-                if not re.fullmatch(r"\w[\w.-]*", each) or (each == _PLAIN and each in setting.evaluations):
+                if not re.fullmatch(r"\w[\w.-]*", each):
                     raise ConfigError(
                         f"settings: {each!r} cannot name a setting or an evaluation: it becomes a folder. Use letters, "
-                        f"digits and '_', '.', '-', and no evaluation named {_PLAIN!r}."
+                        "digits and '_', '.', '-'."
                     )
+            if _PLAIN in setting.evaluations:
+                raise ConfigError(
+                    f"settings.{name}.evaluations: {_PLAIN!r} is the folder of the setting's own evaluation. Give "
+                    "the further one another name."
+                )
             if unknown := set(setting.seeds or ()) - set(self.seeds):
                 raise ConfigError(f"settings.{name}.seeds has {sorted(unknown)}, which are not in seeds {self.seeds}.")
         return self
@@ -218,8 +223,8 @@ def _rows(
             run.variant: SaeUnderTest(variant=run.variant + suffix, seed=run.seed, path=folder / "sae")
             for run, folder in zip(part.runs, folders, strict=True)
         }
-        folder = out / place / "eval" / (evaluation or _PLAIN)
-        results = evaluate_saes(spec, saes, folder, model, shared, out / UNEDITED_FOLDER)
+        evaluated = out / place / "eval" / (evaluation or _PLAIN)
+        results = evaluate_saes(spec, saes, evaluated, model, shared, out / UNEDITED_FOLDER)
         for result, folder in zip(results, folders, strict=True):
             summary = load_summary(folder)
             row = {"study_setting": part.setting, **result.model_dump(mode="json")}

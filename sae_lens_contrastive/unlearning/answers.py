@@ -121,7 +121,7 @@ class QuestionEvaluator:
         total = len(first) + sum(map(len, others))
         with tqdm(total=total, desc=f"unedited answers, {title}", unit="prompt", disable=not total) as progress:
             reading = self._read(first, progress)
-            answered = self._answered(questions, first, _by_prompt(reading.log_probs, first))
+            answered = self._answered(questions, first, reading.log_probs_of(first))
             known = [i for i in known if answered[i]]
             for prompts in others:
                 put = [each for each in prompts if each.question in set(known)]
@@ -177,10 +177,6 @@ def option_scores(
             of_option[spot.option].append(value)
     pool = sum if pooling == "sum" else max
     return {question: [pool(values) for values in of_option] for question, of_option in spots.items()}
-
-
-def _by_prompt(log_probs: Float[Tensor, " n_spots"], prompts: Sequence[Prompt]) -> list[Float[Tensor, " n"]]:
-    return list(log_probs.split([len(prompt.spots) for prompt in prompts]))
 
 
 def _is_right(question: Question, score: Sequence[float]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.files import read_json, write_json
+from sae_lens_contrastive.files import read_json, usable_folder, write_json
 from sae_lens_contrastive.models import check_hook, load_model, model_digest
 from sae_lens_contrastive.unlearning.answer_store import AnswerStore
 from sae_lens_contrastive.unlearning.ensemble import Ensemble
@@ -56,10 +56,13 @@ def evaluate_saes(
     spares loading `spec.model`, which it must be; `shared` keeps what SAEs share from one call with this model to the
     next, by specification and hook, and the folder `cache` from one process to another.
 
-    Raises `UserError`, before the model loads, for an input that cannot be read, an SAE that cannot be loaded
-    or edited or has weights that are not finite; after it, for a hook or width that the model lacks.
+    Raises `UserError`, before the model loads, for an input that cannot be read, a folder that cannot be written to and
+    an SAE that cannot be loaded or edited or has weights that are not finite; after it, for a hook or width that the
+    model lacks.
     """
     _check_names(saes)
+    if cache is not None:
+        usable_folder(cache, "--cache")
     inputs = check_spec(spec)
     facts = {name: check_sae(name, subject, spec.device) for name, subject in saes.items()}
     for name, fact in facts.items():

@@ -43,6 +43,14 @@ class Reading:
     log_probs: Float[Tensor, " n_spots"]
     """Log-probabilities of the spots, in nats."""
 
+    def residuals_of(self, prompts: Sequence[Prompt]) -> list[Float[Tensor, "n_tokens d_model"]]:
+        """Residual stream of each of the prompts that were read."""
+        return list(self.residuals.split([len(prompt.tokens) for prompt in prompts]))
+
+    def log_probs_of(self, prompts: Sequence[Prompt]) -> list[Float[Tensor, " n_spots"]]:
+        """Log-probabilities of the spots of each of the prompts that were read, in nats."""
+        return list(self.log_probs.split([len(prompt.spots) for prompt in prompts]))
+
 
 class PromptSet:
     """Prompts, their residual stream and what the unedited model answers.
@@ -67,8 +75,8 @@ class PromptSet:
         """The prompts."""
         self._special = special_tokens
         self._edit_special = edit_special_tokens
-        self._residuals = list(reading.residuals.split([len(prompt.tokens) for prompt in prompts]))
-        self.log_probs = list(reading.log_probs.split([len(prompt.spots) for prompt in prompts]))
+        self._residuals = reading.residuals_of(prompts)
+        self.log_probs = reading.log_probs_of(prompts)
         """Unedited log-probabilities of the spots of each prompt, in nats."""
         self._index_tokens()
 

@@ -226,6 +226,8 @@ FOLDERS = [
     BadInput("output folder", "a damaged run.json in it", EVAL, {"out/run.json": "{"}),
     BadInput("output folder", "a run.json that is a list", EVAL, {"out/run.json": "[]"}),
     BadInput("output folder", "a file", EVAL, {"out": "text"}),
+    BadInput("output folder", "below a file", f"{EVAL}/below", {"out": "text"}),
+    BadInput("output folder", "a cache that is a file", f"{EVAL} --cache spec.yaml"),
     BadInput("results", "a folder that is not there", "report gone"),
     BadInput("results", "an empty folder", REPORT, {"results/results.json": None, "results/history.json": None}),
     BadInput("results", "a damaged results.json", REPORT, {"results/results.json": "[{"}),
