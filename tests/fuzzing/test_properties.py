@@ -23,9 +23,8 @@ KEYS = st.sampled_from(
     ]
 )
 RECORDS = st.dictionaries(KEYS, VALUES, max_size=9)
-MAPPINGS = st.dictionaries(
-    st.sampled_from("abc"), st.recursive(SCALARS, lambda v: st.dictionaries(st.sampled_from("abc"), v))
-)
+LEAVES = st.dictionaries(st.sampled_from("abc"), SCALARS)
+MAPPINGS = st.fixed_dictionaries({}, optional={"a": SCALARS, "b": LEAVES, "c": st.dictionaries(st.just("d"), LEAVES)})
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -46,9 +45,13 @@ def test_what_the_fuzzer_knows_is_read_or_refused(path):
 
 @MANY
 @given(a=MAPPINGS, b=MAPPINGS, c=MAPPINGS)
-def test_merging_is_associative_and_has_a_neutral_element(a, b, c):
+def test_merging_layers_of_one_shape_is_associative_and_has_a_neutral_element(a, b, c):
     assert merge(merge(a, b), c) == merge(a, merge(b, c)) == merge(a, b, c)
     assert merge(a, {}) == merge({}, a) == merge(a, a) == a
+
+
+def test_a_value_in_place_of_a_mapping_takes_it_away_for_later_layers():
+    assert merge({"a": {"b": 1}}, {"a": None}, {"a": {"c": 2}}) == {"a": {"c": 2}}
 
 
 @MANY
