@@ -27,7 +27,9 @@ _CHECKED = {
         "That `cfg.json` and `sae_weights.safetensors` belong together, hold finite floating-point numbers and name a "
         "hook. Nothing is unpickled."
     ),
-    "output folder": "That it can be written to, is empty or holds the same run, and that no other process works in it.",
+    "output folder": (
+        "That it can be written to, is empty or holds the same run, and that no other process works in it."
+    ),
     "results": (
         "Types and ranges of all that a table or figure shows; names without control characters, 200 characters at "
         "most."

@@ -11,6 +11,7 @@ from sae_lens_contrastive.training import runner as runner_module
 from sae_lens_contrastive.training import train as train_module
 from sae_lens_contrastive.unlearning import evaluate as evaluate_module
 
+ROOT = Path(__file__).parents[2]
 QUESTION = {
     "domain": "rivers",
     "relation": "mouth",
@@ -64,6 +65,23 @@ def work(tmp_path, monkeypatch):
 
 def _write(name, values):
     Path(name).write_text(yaml.safe_dump(values))
+
+
+@pytest.fixture
+def prepared(work, model_cache):
+    """The working folder with two trained SAEs, a specification and a study."""
+    spec = yaml.safe_load((ROOT / "evals/world_facts_tiny.yaml").read_text())
+    spec |= {"max_questions": 24, "n_bootstrap": 50, "max_corpus_tokens": 400}
+    _write("tiny.yaml", spec)
+    study = {
+        "target": "target.yaml",
+        "spec": "tiny.yaml",
+        "seeds": [0, 1],
+        "settings": {"small": {"variants": ["plain.yaml"]}, "wide": {"variants": ["term.yaml"]}},
+    }
+    _write("study.yaml", study)
+    assert main(["train", "target.yaml", "plain.yaml", "term.yaml", "--out", "trained"]) == 0
+    return work
 
 
 @pytest.fixture
