@@ -8,7 +8,7 @@ import pytest
 from sae_lens_contrastive.cli import main
 
 EVAL = ["eval", "tiny.yaml", "--sae", "trained/plain/sae", "--set", "max_questions=30"]
-EVAL += ["--set", "measures.random_baseline=null", "--set", "interventions.clamp.multiplier=[200,5000]"]
+EVAL += ["--set", "measures.random_baseline=null", "--set", "retain_gate=0.5"]
 
 
 @pytest.mark.usefixtures("prepared")
