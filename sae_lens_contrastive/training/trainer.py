@@ -27,6 +27,7 @@ from sae_lens_contrastive.saes import BatchContext, ContrastiveObjective, Contra
 from sae_lens_contrastive.training.checkpoints import new_checkpoint
 from sae_lens_contrastive.training.guard import StepGuard, gradients_of
 from sae_lens_contrastive.training.parts import CurriculumPart, FeatureState, StepView, WhiteningPart, build_parts
+from sae_lens_contrastive.training.parts.base import with_measurement
 
 HISTORY_FILE = "history.json"
 TRACKERS_FILE = "trackers.json"
@@ -258,7 +259,9 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
             section, _, short = name.partition("/")
             if section == "losses" or short in ("explained_variance", "l0") or short in metrics:
                 record[short] = float(value)
-        self.history.append(record)
+        self.history = with_measurement(
+            self.history, record, lambda record: record["step"] // self.history_every_n_steps
+        )
 
 
 def check_domains_given(cfg: ContrastiveObjectiveConfig, given: bool) -> None:

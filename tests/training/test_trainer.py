@@ -9,6 +9,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 from sae_lens_contrastive import ConfigError, ContrastiveTopKTrainingSAE, ContrastiveTopKTrainingSAEConfig
 from sae_lens_contrastive.losses import FORGET, RETAIN
 from sae_lens_contrastive.training import ContrastiveSAETrainer
+from sae_lens_contrastive.training.parts import base
 
 D_IN, D_SAE, BATCH = 8, 24, 32
 MARGIN = {"forget_margin": {"coefficient": 1.0, "n_features": 2, "margin": 2.0, "warm_up_steps": 4}}
@@ -91,6 +92,20 @@ def test_groups_are_formed_on_schedule_and_reach_the_term():
     assert trainer.features.groups is not None
     assert trainer.history[-1]["n_groups"] == len(trainer.features.groups.groups) > 0
     assert trainer.history[-1]["correlation_threshold"] == pytest.approx(trainer.features.groups.threshold)
+
+
+def test_a_long_history_is_thinned_evenly(monkeypatch):
+    monkeypatch.setattr(base, "MOST_RECORDS", 6)
+    trainer = ContrastiveSAETrainer(trainer_config(30), make_sae(), Stream(), DOMAINS, history_every_n_steps=2)
+    steps = []
+    for _ in range(30):
+        trainer.step(next(trainer.data_provider))
+        trainer.n_training_steps += 1
+        steps.append([record["step"] for record in trainer.history])
+        assert len(steps[-1]) <= 6
+    assert steps[11] == [0, 2, 4, 6, 8, 10]
+    assert steps[23] == [0, 4, 8, 12, 16, 20]
+    assert steps[29] == [0, 8, 16, 24]
 
 
 def test_a_checkpoint_continues_as_if_nothing_happened(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -77,6 +78,23 @@ class StepView:
     """The model above the hook with sequences of forget and retain text, if the run has prepared it."""
 
 
+MOST_RECORDS = 2000
+"""Measurements that are kept for a figure; a longer training keeps every second one, then every fourth, and so on."""
+
+
+def with_measurement(
+    records: list[dict[str, Any]], record: dict[str, Any], number: Callable[[dict[str, Any]], int]
+) -> list[dict[str, Any]]:
+    """Records with another one, thinned evenly to `MOST_RECORDS`.
+
+    What is kept goes by the number of each measurement alone, so that a resumed training keeps the same ones.
+    """
+    one_in = 2 ** (number(record) // MOST_RECORDS).bit_length()
+    if number(record) % one_in == 0:
+        records = [*records, record]
+    return records if len(records) <= MOST_RECORDS else [kept for kept in records if number(kept) % one_in == 0]
+
+
 class TrainingPart(ABC):
     """A tracker or a surgery: looks at every finished step, acts on its own schedule, saves its state.
 
@@ -94,6 +112,10 @@ class TrainingPart(ABC):
     def wants_gradients(self, step: int) -> bool:  # noqa: ARG002 - for those who need it
         """Whether the step should keep the gradient of the loss with respect to the feature activations."""
         return False
+
+    def measured(self, every_n_steps: int, record: dict[str, Any]) -> None:
+        """Keep what is measured every so many steps, for figures."""
+        self.records = with_measurement(self.records, record, lambda record: (record["step"] + 1) // every_n_steps)
 
     @abstractmethod
     def after_step(self, view: StepView) -> None:

@@ -49,7 +49,7 @@ class GroupingPart(TrainingPart):
             return
         view.features.groups = groups.to(view.output.feature_acts.device)
         change = self.clusters.update(groups.groups, view.step)
-        self.records.append(self._record(view.step, correlation, groups, change))
+        self.measured(self.options.every_n_steps, self._record(view.step, correlation, groups, change))
 
     def _record(
         self, step: int, correlation: FeatureCorrelation, groups: FeatureGroups, change: ClusterChange | None

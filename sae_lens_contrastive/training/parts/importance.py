@@ -97,14 +97,15 @@ class ImportancePart(TrainingPart):
     def _record(self, step: int, importance: Float[Tensor, " d_sae"]) -> None:
         levels = torch.quantile(importance, importance.new_tensor(list(_QUANTILES.values()))).tolist()
         top = importance.topk(min(_N_TOP, len(importance)))
-        self.records.append(
+        self.measured(
+            self.options.every_n_steps,
             {
                 "step": step,
                 "quantiles": dict(zip(_QUANTILES, levels, strict=True)),
                 "top_features": top.indices.tolist(),
                 "top_importance": top.values.tolist(),
                 "n_below_threshold": int((importance < self.threshold).sum()),
-            }
+            },
         )
 
 

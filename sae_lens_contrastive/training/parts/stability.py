@@ -30,7 +30,7 @@ class StabilityPart(TrainingPart):
         groups = None if view.features.groups is None else view.features.groups.groups
         stability = self.tracker.update(view.sae.W_dec, groups, view.features.importance)
         if stability is not None:
-            self.records.append({"step": view.step, **asdict(stability)})
+            self.measured(self.options.every_n_steps, {"step": view.step, **asdict(stability)})
 
     @override
     def state_dict(self) -> dict[str, Tensor]:
