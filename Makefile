@@ -5,7 +5,7 @@ STAMP  := $(VENV)/.installed
 RMU    := --spec evals/recipe_countries_smollm2.yaml --seeds 0 1 2 3 4 \
           --steering 2 --retain-weight 50 100 200 --steps 160 320
 
-.PHONY: demo study tables test test-slow check bench parity clean
+.PHONY: demo study tables test test-slow reliability check bench parity clean
 
 demo: $(STAMP)
 	$(BIN)/sae-lens-contrastive demo --out runs/demo
@@ -30,6 +30,14 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	-$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[fuzz]"
 	$(BIN)/python -m pytest -m slow
+
+# Both suites once more, hours of them, and their counts.
+reliability: $(STAMP)
+	-$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[fuzz]"
+	$(BIN)/python -m pytest --junitxml=runs/tests.xml
+	$(BIN)/python -m pytest -m slow --junitxml=runs/slow_tests.xml
+	$(BIN)/python scripts/reliability.py runs/tests.xml runs/slow_tests.xml
+	$(BIN)/python scripts/document_tables.py
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -40,7 +40,7 @@ def main() -> int:
 def _table(marker: str) -> str:
     source, _, view = marker.partition("#")
     content = json.loads((ROOT / source).read_text(encoding="utf-8"))
-    lines = VIEWS[view] if view else _LINES[Path(source).stem]
+    lines = {**VIEWS, "found": _found}[view] if view else _LINES[Path(source).stem]
     return "\n".join(lines(content)) + "\n"
 
 
@@ -140,6 +140,28 @@ def _bench(content: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _reliability(content: dict[str, Any]) -> list[str]:
+    counts = content["counts"]
+    rows = {
+        "tests": f"{counts['tests']:,.0f}",
+        "processes killed at a random moment, then finished": f"{counts['kills']:.0f}",
+        "processes killed before a change of a file, then finished": f"{counts['kills_before_a_file_step']:.0f}",
+        "disks that filled": f"{counts['full_disks']:.0f}",
+        "evaluations at once over one cache": f"{counts['evaluations_at_once']:.0f}",
+        "bad inputs, each with its message": f"{counts['bad_inputs']}",
+        "inputs that the fuzzer made": f"{counts['fuzzed_inputs']:,.0f} in {counts['fuzzed_seconds'] / 60:.0f} minutes",
+        "training at a stretch": f"{counts['minutes_trained']:.0f} minutes, after warm-up "
+        f"{counts['memory_growth']:.3f} x the memory",
+        "bad inputs that were not refused when first tried, now fixed": f"{len(content['found'])}",
+    }
+    return ["| what | how many |", "|---|---|", *(f"| {what} | {count} |" for what, count in rows.items())]
+
+
+def _found(content: dict[str, Any]) -> list[str]:
+    found = [f"| {each['input']} | {each['came_to']} |" for each in content["found"]]
+    return ["| input | what it came to |", "|---|---|", *found]
+
+
 def _spread(seeds: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> str:
     return Spread(tuple(value(row) for row in seeds)).text()
 
@@ -151,6 +173,7 @@ _LINES: dict[str, Callable[[Any], list[str]]] = {
     "bench_side_by_side": _side_by_side,
     "bench_evaluation_memory": _evaluation_memory,
     "saebench_parity": _parity,
+    "reliability": _reliability,
 }
 """How the results of a file become the lines of a table."""
 

@@ -274,3 +274,22 @@ STUDIES = [
     BadInput("search", "nothing to vary", SEARCH_RUN, {"search.yaml": {**SEARCH, "space": {}}}),
 ]
 CASES = [*CONFIGURATIONS, *CORPORA, *QUESTIONS, *SPECIFICATIONS, *SAES, *FOLDERS, *STUDIES]
+
+ONCE = {
+    ("configuration", "a date that is none"): "a traceback",
+    ("configuration", "nested 2,000 deep"): "a traceback",
+    ("corpus", "half a surrogate pair"): "a traceback",
+    ("questions", "nested 100,000 deep"): "a traceback",
+    ("questions", "a number of 5,000 digits"): "a traceback",
+    ("SAE", "weights that are integers"): "accepted",
+    ("SAE", "more reserved features than features"): "accepted",
+    ("output folder", "below a file"): "a traceback",
+    ("output folder", "a cache that is a file"): "accepted",
+    ("results", "an accuracy of 7"): "accepted",
+    ("results", "a number that is text"): "accepted",
+    ("results", "a name that speaks to the terminal"): "accepted",
+    ("results", "a name of a million characters"): "no end",
+    ("results", "a history with text in it"): "accepted",
+    ("study", "a setting whose name leaves the folder"): "accepted",
+}
+"""What these inputs came to when they were first tried."""

@@ -95,7 +95,7 @@ def test_killed_before_any_step_that_changes_a_file_it_ends_as_if_it_had_not_bee
         assert ended(COMMANDS[name], prepared, partial(count_file_operations, steps, step)) == -signal.SIGKILL
         assert ended(COMMANDS[name], prepared) == 0
         assert contents(out) == whole, f"killed before step {step} of {n_steps}"
-    record_property("kills", n_steps)
+    record_property("kills_before_a_file_step", n_steps)
 
 
 def _clear(folder):

@@ -27,7 +27,7 @@ def list_made(place):
     kept_tensors.save_file = save_and_list
 
 
-def test_evaluations_at_once_over_one_cache_agree_and_make_nothing_twice(prepared):
+def test_evaluations_at_once_over_one_cache_agree_and_make_nothing_twice(prepared, record_property):
     alone = ended([*EVAL, "--out", "alone", "--cache", "cache_alone"], prepared)
     made = prepared / "made"
     running = [
@@ -43,6 +43,7 @@ def test_evaluations_at_once_over_one_cache_agree_and_make_nothing_twice(prepare
     assert len(names) >= 4
     said = "".join((prepared / f"said{i}").read_text() for i in range(N_PROCESSES))
     assert "Another process makes cache/" in said
+    record_property("evaluations_at_once", N_PROCESSES)
 
 
 def limit_files(n_bytes):
@@ -51,7 +52,7 @@ def limit_files(n_bytes):
 
 
 @pytest.mark.parametrize("arguments", [TRAIN, [*EVAL, "--out", "out"]], ids=["train", "eval"])
-def test_a_disk_that_fills_ends_a_command_with_a_message_and_the_same_command_goes_on(arguments, prepared):
+def test_a_disk_that_fills_is_said_and_the_same_command_goes_on(arguments, prepared, record_property):
     assert ended(arguments, prepared) == 0
     whole = contents(prepared / "out")
     for n_bytes in (0, 1000, 20_000):
@@ -60,3 +61,4 @@ def test_a_disk_that_fills_ends_a_command_with_a_message_and_the_same_command_go
         assert ended(arguments, prepared, partial(limit_files, n_bytes)) == REFUSED
         assert ended(arguments, prepared) == 0
         assert contents(prepared / "out") == whole
+    record_property("full_disks", 3)
