@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parents[1] / "evals" / "results" / "reliability.json"
 
 def main(reports: list[str]) -> None:
     """Sum what the tests of all reports recorded; stop if one of them failed."""
-    totals: Counter[str] = Counter()
+    totals: defaultdict[str, float] = defaultdict(float)
     for report in reports:
         for case in ElementTree.parse(report).iter("testcase"):
             if case.find("failure") is not None or case.find("error") is not None:
