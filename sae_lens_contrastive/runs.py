@@ -10,13 +10,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.files import read_json, usable_folder, write_json
+from sae_lens_contrastive.files import made_once, read_json, usable_folder, write_json
 
 RUN_FILE = "run.json"
 LOCK_FILE = ".lock"
 
 _held: dict[Path, FileLock] = {}
 """Locks of the folders that this process works in; the system lets go of them when it ends, however it ends."""
+_claimed: set[Path] = set()
+"""Run files that this process wrote."""
 
 
 def claim_folder(folder: Path | str, kind: str, config: Mapping[str, Any], *, alone: bool = True) -> Path:
@@ -26,27 +28,27 @@ def claim_folder(folder: Path | str, kind: str, config: Mapping[str, Any], *, al
     run with another configuration or files of something else, cannot be written to, or if another process works in it;
     where several may, `alone` is false.
     """
-    folder = Path(folder)
+    folder, run_file = Path(folder), Path(folder) / RUN_FILE
     wanted = {"kind": kind, "config": dict(config)}
-    if (folder / RUN_FILE).is_file():
-        present = read_json(folder / RUN_FILE)
-        if not isinstance(present, dict) or not isinstance(present.get("config"), dict):
-            raise UserError(f"{folder / RUN_FILE} is not what a run wrote. Give another folder with --out.")
-        if present != wanted:
-            raise UserError(
-                f"{folder} holds another run ({_difference(present, wanted)}). Give another folder with --out, "
-                "or delete this one."
-            )
+    if not run_file.is_file():
+        if folder.is_dir() and any(not _is_of_a_claim(path) for path in folder.iterdir()):
+            raise UserError(f"{folder} is not empty and holds no {RUN_FILE}. Give a new or empty folder with --out.")
         usable_folder(folder, "--out")
-        if alone:
-            hold_folder(folder)
-        return folder
-    if folder.is_dir() and any(path.name != LOCK_FILE for path in folder.iterdir()):
-        raise UserError(f"{folder} is not empty and holds no {RUN_FILE}. Give a new or empty folder with --out.")
+        with made_once(run_file):
+            if not run_file.is_file():
+                write_json(run_file, wanted)
+                _claimed.add(run_file.resolve())
+    present = read_json(run_file)
+    if not isinstance(present, dict) or not isinstance(present.get("config"), dict):
+        raise UserError(f"{run_file} is not what a run wrote. Give another folder with --out.")
+    if present != wanted:
+        raise UserError(
+            f"{folder} holds another run ({_difference(present, wanted)}). Give another folder with --out, "
+            "or delete this one."
+        )
     usable_folder(folder, "--out")
     if alone:
         hold_folder(folder)
-    write_json(folder / RUN_FILE, wanted)
     return folder
 
 
@@ -72,26 +74,33 @@ def nothing_left_if_refused(out: Path | str) -> Iterator[None]:
     `UserError`: some mistakes show only once the model is loaded."""
     out = Path(out)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    present = set(out.rglob(RUN_FILE))
+    claimed_before = set(_claimed)
     try:
         yield
     except UserError:
         # The deepest first: a folder is empty once those within it are gone.
-        for claim in sorted(set(out.rglob(RUN_FILE)) - present, key=lambda path: -len(path.parts)):
-            if {path.name for path in claim.parent.iterdir()} <= {RUN_FILE, LOCK_FILE}:
-                claim.unlink()
-                _let_go(claim.parent)
-                _remove_while_empty(
-                    [folder for folder in claim.parents if folder.is_relative_to(out) and folder != out]
-                )
+        for claim in sorted(_claimed - claimed_before, key=lambda path: -len(path.parts)):
+            folder = claim.parent
+            if all(_is_of_a_claim(path) for path in folder.iterdir()):
+                _claimed.discard(claim)
+                _let_go(folder)
+                top = out.resolve()
+                _remove_while_empty([each for each in claim.parents if each.is_relative_to(top) and each != top])
         _remove_while_empty(made)
         raise
 
 
+def _is_of_a_claim(path: Path) -> bool:
+    """Whether a file is a claim, one of its locks, or what a process left that was killed while it claimed."""
+    return path.name in (RUN_FILE, LOCK_FILE) or path.match(f".{RUN_FILE}.*")
+
+
 def _let_go(folder: Path) -> None:
+    """Take a claim back."""
     if (lock := _held.pop(folder.resolve(), None)) is not None:
         lock.release()
-    (folder / LOCK_FILE).unlink(missing_ok=True)
+    for path in list(folder.iterdir()):
+        path.unlink(missing_ok=True)
 
 
 def _remove_while_empty(folders: list[Path]) -> None:

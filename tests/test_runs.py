@@ -6,7 +6,7 @@ import pytest
 
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json
-from sae_lens_contrastive.runs import LOCK_FILE, claim_folder, hold_folder, nothing_left_if_refused
+from sae_lens_contrastive.runs import claim_folder, hold_folder, nothing_left_if_refused
 
 CONFIG = {"seed": 0, "training": {"lr": 0.001, "tokens": 10}}
 
@@ -87,7 +87,7 @@ def test_a_late_refusal_leaves_what_was_there_and_what_was_done(tmp_path):
     (out / "empty").mkdir()
     with pytest.raises(UserError, match="too late"):
         _claim(out, out / "old", out / "a", out / "b", then=out / "a" / "summary.json", end=UserError("too late"))
-    left = {str(path.relative_to(out)) for path in out.rglob("*") if path.name != LOCK_FILE}
+    left = {str(path.relative_to(out)) for path in out.rglob("*") if not path.name.startswith(".")}
     assert left == {"old", "old/run.json", "empty", "a", "a/run.json", "a/summary.json"}
 
 
@@ -96,6 +96,23 @@ def test_an_interruption_keeps_the_claim_so_that_the_run_can_go_on(tmp_path):
         _claim(tmp_path / "a", tmp_path / "a", end=KeyboardInterrupt())
     assert (tmp_path / "a" / "run.json").is_file()
     assert claim_folder(tmp_path / "a", "train", CONFIG) == tmp_path / "a"
+
+
+def test_a_late_refusal_leaves_what_another_process_claimed_in_the_meantime(tmp_path):
+    out = tmp_path / "out"
+    with (
+        pytest.raises(UserError, match="Another process is at work"),
+        nothing_left_if_refused(out),
+        _another_process(out, "alone"),
+    ):
+        claim_folder(out, "train", {"seed": 0})
+    assert (out / "run.json").is_file()
+
+
+def test_what_a_process_leaves_that_is_killed_while_it_claims_a_folder_is_no_obstacle(tmp_path):
+    (tmp_path / ".run.json.a8s7").write_text('{"kind": "tra')
+    claim_folder(tmp_path, "train", CONFIG)
+    assert not (tmp_path / ".run.json.a8s7").exists()
 
 
 _AT_WORK = """
