@@ -35,7 +35,7 @@ def repository(tmp_path):
 
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     write("Makefile", "demo: x\n\ttrue\n")
-    write("sae_lens_contrastive/cli.py", 'commands.add_parser(\n    "train",\n)\n')
+    write("sae_lens_contrastive/cli/parser.py", 'commands.add_parser(\n    "train",\n)\n')
     write("docs/guide.md", "# Start\n")
     write("configs/a.yaml", "a: 1\n")
     write("README.md", GOOD)

@@ -1,7 +1,6 @@
 import pytest
 
-from sae_lens_contrastive import cli
-from sae_lens_contrastive.cli import main
+from sae_lens_contrastive.cli import commands, main
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import write_json
 
@@ -61,7 +60,7 @@ def test_errors_become_exit_codes(monkeypatch, capsys, tmp_path, error, code, me
     def fail(_options):
         raise error
 
-    monkeypatch.setattr(cli, "_report", fail)
+    monkeypatch.setattr(commands, "report", fail)
     assert main(["report", str(tmp_path)]) == code
     assert message in capsys.readouterr().err
 
@@ -70,7 +69,7 @@ def test_a_defect_is_not_dressed_up_as_a_mistake_of_the_user(monkeypatch, tmp_pa
     def fail(_options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "_report", fail)
+    monkeypatch.setattr(commands, "report", fail)
     with pytest.raises(ZeroDivisionError):
         main(["report", str(tmp_path)])
 

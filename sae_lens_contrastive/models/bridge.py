@@ -54,16 +54,15 @@ class HookedBridge(SAETransformerBridge):
     def _canonical(self, name: str) -> str:
         resolved = self._resolve_hook_name(name)
         if resolved not in self.hook_dict:
-            raise unknown_hook(name, self)
+            raise unknown_hook(name, self.cfg.n_layers)
         return resolved
 
     def _canonical_hooks(self, hooks: Any) -> list[tuple[Any, Any]]:
         return [(self._canonical(name) if isinstance(name, str) else name, function) for name, function in hooks]
 
 
-def unknown_hook(hook_name: str, model: Any) -> ConfigError:
-    """Build the error for a hook that the model lacks."""
-    n_layers = model.cfg.n_layers
+def unknown_hook(hook_name: str, n_layers: int) -> ConfigError:
+    """Build the error for a hook that a model of so many layers lacks."""
     if match := re.fullmatch(r"blocks\.(\d+)\.(.+)", hook_name):
         layer = int(match.group(1))
         if layer >= n_layers:
@@ -85,7 +84,7 @@ def check_hook(model: Any, hook_name: str, d_in: int | None = None) -> None:
     if isinstance(model, HookedBridge):
         model._canonical(hook_name)
     elif hook_name not in model.hook_dict:
-        raise unknown_hook(hook_name, model)
+        raise unknown_hook(hook_name, model.cfg.n_layers)
     if d_in is None:
         return
     tokens = torch.zeros((1, 2), dtype=torch.long, device=model.cfg.device)

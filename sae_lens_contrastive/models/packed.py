@@ -103,7 +103,7 @@ class PackedModel:
     def __init__(self, model: HookedBridge, hook_name: str) -> None:
         self.model = model
         self.hook_name = hook_name
-        self.n_below = n_blocks_below(hook_name, model)
+        self.n_below = n_blocks_below(hook_name, model.cfg.n_layers)
         self.last = model.cfg.n_layers - 1
         original: Any = model.original_model
         config = original.config.get_text_config()
@@ -164,7 +164,7 @@ def can_pack(model: Any, hook_name: str) -> bool:
 
     False for a HookedTransformer, which takes no mask of ours, and for a hook with no block below or above it.
     """
-    if not isinstance(model, HookedBridge) or n_blocks_below(hook_name, model) in (0, model.cfg.n_layers):
+    if not isinstance(model, HookedBridge) or n_blocks_below(hook_name, model.cfg.n_layers) in (0, model.cfg.n_layers):
         return False
     packed, above = PackedModel(model, hook_name), ModelAboveHook(model, hook_name)
     device = next(model.parameters()).device

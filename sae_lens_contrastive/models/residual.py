@@ -19,8 +19,8 @@ from sae_lens_contrastive.errors import unknown_choice
 from sae_lens_contrastive.models.bridge import HookedBridge, unknown_hook
 
 
-def n_blocks_below(hook_name: str, model: Any) -> int:
-    """Number of transformer blocks whose output a residual hook sees: L + 1 for `blocks.L.hook_resid_post`.
+def n_blocks_below(hook_name: str, n_layers: int) -> int:
+    """Number of a model's blocks whose output a residual hook sees: L + 1 for `blocks.L.hook_resid_post`.
 
     Raises `ConfigError` for a hook that is not on the residual stream or beyond the last layer.
     """
@@ -32,8 +32,8 @@ def n_blocks_below(hook_name: str, model: Any) -> int:
             ("blocks.L.hook_resid_pre", "blocks.L.hook_resid_post"),
             fix="Evaluation edits the residual stream.",
         )
-    if int(match.group(1)) >= model.cfg.n_layers:
-        raise unknown_hook(hook_name, model)
+    if int(match.group(1)) >= n_layers:
+        raise unknown_hook(hook_name, n_layers)
     return int(match.group(1)) + (match.group(2) in ("resid_post", "out"))
 
 
@@ -46,7 +46,7 @@ def residual_at_hook(
     Pad on the right: attention is causal, so pads change nothing before them. Further `inputs`, such as a mask, go to
     the model.
     """
-    n_blocks_below(hook_name, model)
+    n_blocks_below(hook_name, model.cfg.n_layers)
     # The hook's own block must run, even for the hook at its entry.
     n_run = int(hook_name.split(".")[1]) + 1
     stop_at_layer = n_run if n_run < model.cfg.n_layers else None
@@ -60,7 +60,7 @@ class ModelAboveHook:
     def __init__(self, model: Any, hook_name: str) -> None:
         self.model = model
         self.hook_name = hook_name
-        self.n_below = n_blocks_below(hook_name, model)
+        self.n_below = n_blocks_below(hook_name, model.cfg.n_layers)
 
     def __call__(
         self,

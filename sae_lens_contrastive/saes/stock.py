@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,14 @@ def load_folder(title: str, folder: Path, device: str) -> Any:
         raise UserError(
             f"{title}: {folder} is not a loadable SAE: {first_line(error)} Save or train it again."
         ) from error
+
+
+def fold_decoder_norms(sae: Any) -> Any:
+    """Move the lengths of decoder rows into the encoder, in place, where that changes no reconstruction."""
+    # A TopK SAE that does not rescale by the norms would choose other features.
+    with suppress(NotImplementedError):
+        sae.fold_W_dec_norm()
+    return sae
 
 
 def _check_files(folder: Path) -> None:

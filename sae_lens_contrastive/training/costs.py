@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 from sae_lens.util import extract_stop_at_layer_from_tlens_hook_name
 
 from sae_lens_contrastive.models import ModelShape
@@ -51,7 +49,7 @@ def n_blocks_run(hook_name: str, shape: ModelShape) -> int:
     """Blocks that run for activations at a hook; `ConfigError` if the model does not have the hook's layer."""
     stop = extract_stop_at_layer_from_tlens_hook_name(hook_name)
     if stop is not None and stop > shape.n_layers:
-        raise unknown_hook(hook_name, SimpleNamespace(cfg=shape))
+        raise unknown_hook(hook_name, shape.n_layers)
     return shape.n_layers if stop is None else stop
 
 

@@ -14,6 +14,8 @@ from pydantic import ValidationError
 
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, usable_folder, write_json
+from sae_lens_contrastive.forget_edit import ForgetEdit, save_forget_edit
+from sae_lens_contrastive.forget_edit.edit import directions
 from sae_lens_contrastive.models import check_hook, load_model, model_digest
 from sae_lens_contrastive.unlearning.answer_store import AnswerStore
 from sae_lens_contrastive.unlearning.ensemble import Ensemble
@@ -35,6 +37,7 @@ from sae_lens_contrastive.unlearning.sweep import SweptSetting, sweep
 RESULTS_FILE = "results.json"
 SAEBENCH_FOLDER = "saebench"
 ANSWERS_FOLDER = "answers"
+FORGET_EDITS_FOLDER = "forget_edits"
 
 _RESERVED_NAMES = {"results", "run"}
 
@@ -50,7 +53,8 @@ def evaluate_saes(
     """Evaluate SAEs and return their results in the given order.
 
     With `out`, each result is saved as `<name>.json` as soon as it is there, in SAEBench's format as
-    `saebench/<name>_eval_results.json`, and all of them as `results.json`; a saved result is used again if SAE, model,
+    `saebench/<name>_eval_results.json`, the chosen edit as `forget_edits/<name>.json` for `apply_forget_edit`, and all
+    results as `results.json`; a saved result is used again if SAE, model,
     specification, data and package versions are the same. Answers under single
     settings are saved as well, in `answers/<name>.json`, so that a killed evaluation goes on where it stopped. `model`
     spares loading `spec.model`, which it must be; `shared` keeps what SAEs share from one call with this model to the
@@ -151,6 +155,8 @@ def _evaluate(
     chosen = None if setting is None else swept[frontier.index(setting)]
     report = unedited_report(data) if chosen is None else held_out_report(sae, chosen, data, title=name)
     features = () if chosen is None else chosen.edit.features
+    if chosen is not None and features and out is not None:
+        save_forget_edit(_forget_edit(sae, chosen, data), out / FORGET_EDITS_FOLDER / f"{name}.json")
     return UnlearningResult(
         name=name,
         variant=subject.variant,
@@ -164,7 +170,7 @@ def _evaluate(
         seconds=round(time.perf_counter() - started, 2),
         below_chance=report.below_chance,
         setting=setting,
-        gate_threshold=None if chosen is None else getattr(chosen.edit.intervention, "threshold", None),
+        gate_threshold=None if chosen is None else _gate_threshold(chosen),
         features=list(features),
         members=_by_member(subject, sae, features),
         retain_accuracy_by_domain=report.retain_accuracy_by_domain,
@@ -175,6 +181,26 @@ def _evaluate(
         frontier=frontier,
         provenance=provenance,
     )
+
+
+def _forget_edit(sae: Any, chosen: SweptSetting, data: HookData) -> ForgetEdit:
+    features = list(chosen.edit.features)
+    return ForgetEdit(
+        model=data.spec.model,
+        forget_domain=data.spec.forget_domain,
+        hook_name=data.hook_name,
+        d_sae=int(sae.cfg.d_sae),
+        features=features,
+        directions=directions(sae, features),
+        intervention=chosen.setting.intervention.name,
+        intervention_options=dict(chosen.setting.intervention.options),
+        gate_threshold=_gate_threshold(chosen),
+        edit_special_tokens=data.spec.edit_special_tokens,
+    )
+
+
+def _gate_threshold(chosen: SweptSetting) -> float | None:
+    return getattr(chosen.edit.intervention, "threshold", None)
 
 
 def _save(out: Path, result: UnlearningResult, spec: EvalSpec, subject: SaeUnderTest, facts: SaeFacts) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from sae_lens_contrastive.config import StrictModel
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.interventions import check_editable
 from sae_lens_contrastive.models import weights_digest
-from sae_lens_contrastive.saes.stock import load_folder, load_release
+from sae_lens_contrastive.saes.stock import fold_decoder_norms, load_folder, load_release
 from sae_lens_contrastive.unlearning.ensemble import Ensemble
 
 
@@ -70,15 +69,15 @@ def load_sae(name: str, subject: SaeUnderTest, device: str) -> Any:
     """
     title = f"SAE {name!r}"
     if subject.path is not None:
-        return _folded(load_folder(title, subject.path, device))
+        return fold_decoder_norms(load_folder(title, subject.path, device))
     if subject.members:
         return Ensemble(
             [f"{path} of {name!r}" for path in subject.members],
-            [_folded(load_folder(title, path, device)) for path in subject.members],
+            [fold_decoder_norms(load_folder(title, path, device)) for path in subject.members],
         )
     assert subject.release is not None
     assert subject.sae_id is not None
-    return _folded(load_release(title, subject.release, subject.sae_id, device))
+    return fold_decoder_norms(load_release(title, subject.release, subject.sae_id, device))
 
 
 def check_sae(name: str, subject: SaeUnderTest, device: str) -> SaeFacts:
@@ -101,13 +100,6 @@ def reserved_features(sae: Any) -> Bool[Tensor, " d_sae"]:
     if isinstance(sae, Ensemble):
         return torch.cat([reserved_features(member) for member in sae.members])
     return torch.arange(int(sae.cfg.d_sae)) < (sae.cfg.metadata.n_reserved_features or 0)
-
-
-def _folded(sae: Any) -> Any:
-    # A TopK SAE that does not rescale by the norms would choose other features.
-    with suppress(NotImplementedError):
-        sae.fold_W_dec_norm()
-    return sae
 
 
 def _check_one(title: str, sae: Any) -> str:

@@ -7,7 +7,20 @@ import pickle
 from typing import Any
 
 import torch
-from folder import HISTORY, ROW, SAE_CONFIG, SEARCH, SPEC, STUDY, TARGET, BadInput, jsonl, question, sae_weights
+from folder import (
+    FORGET_EDIT,
+    HISTORY,
+    ROW,
+    SAE_CONFIG,
+    SEARCH,
+    SPEC,
+    STUDY,
+    TARGET,
+    BadInput,
+    jsonl,
+    question,
+    sae_weights,
+)
 from safetensors.torch import save
 
 from sae_lens_contrastive.config import merge
@@ -16,6 +29,7 @@ TRAIN = "train target.yaml v.yaml --out out"
 EVAL = "eval spec.yaml --sae sae --out out"
 REPORT = "report results"
 STUDY_RUN = "study study.yaml --out out"
+GENERATE = "generate --sae sae --edit forget_edit.json --prompt Hello"
 SEARCH_RUN = "search search.yaml --out out"
 
 
@@ -32,6 +46,10 @@ def _target(**changes: Any) -> dict[str, Any]:
 
 def _spec(**changes: Any) -> dict[str, Any]:
     return {**SPEC, **changes}
+
+
+def _edit(**changes: Any) -> dict[str, Any]:
+    return {**FORGET_EDIT, **changes}
 
 
 def _weights(**changes: Any) -> bytes:
@@ -273,7 +291,22 @@ STUDIES = [
     ),
     BadInput("search", "nothing to vary", SEARCH_RUN, {"search.yaml": {**SEARCH, "space": {}}}),
 ]
-CASES = [*CONFIGURATIONS, *CORPORA, *QUESTIONS, *SPECIFICATIONS, *SAES, *FOLDERS, *STUDIES]
+FORGET_EDITS = [
+    BadInput("forget edit", "not there", "generate --sae sae --prompt Hello"),
+    BadInput("forget edit", "damaged", GENERATE, {"forget_edit.json": "{"}),
+    BadInput("forget edit", "a list", GENERATE, {"forget_edit.json": "[]"}),
+    BadInput("forget edit", "an unknown key", GENERATE, {"forget_edit.json": _edit(code="print()")}),
+    BadInput("forget edit", "a feature that the SAE lacks", GENERATE, {"forget_edit.json": _edit(features=[8])}),
+    BadInput("forget edit", "of another SAE", GENERATE, {"forget_edit.json": _edit(directions=[[0.5] * 4])}),
+    BadInput("forget edit", "of an SAE of another size", GENERATE, {"forget_edit.json": _edit(d_sae=16)}),
+    BadInput("forget edit", "an unknown intervention", GENERATE, {"forget_edit.json": _edit(intervention="clmap")}),
+    BadInput("forget edit", "a gate without a threshold", GENERATE, {"forget_edit.json": _edit(intervention="gated")}),
+    BadInput("forget edit", "of a later version", GENERATE, {"forget_edit.json": _edit(format_version=2)}),
+    BadInput("forget edit", "without a model", GENERATE, {"forget_edit.json": _edit(model="")}),
+    BadInput("forget edit", "with an unknown model", f"{GENERATE} --model gemma-3-2c"),
+    BadInput("forget edit", "no tokens to say", f"{GENERATE} --max-new-tokens 0"),
+]
+CASES = [*CONFIGURATIONS, *CORPORA, *QUESTIONS, *SPECIFICATIONS, *SAES, *FOLDERS, *STUDIES, *FORGET_EDITS]
 
 ONCE = {
     ("configuration", "a date that is none"): "a traceback",

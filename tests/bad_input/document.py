@@ -34,6 +34,7 @@ _CHECKED = {
         "Types and ranges of all that a table or figure shows; names without control characters, 200 characters at "
         "most."
     ),
+    "forget edit": "Types and ranges of all fields; features and directions against the SAE; that its model is known.",
     "study": "As a configuration; names that become folders; every file that it names.",
     "search": "As a configuration; that every value of the space makes a valid run.",
 }

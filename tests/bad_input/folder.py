@@ -83,6 +83,15 @@ ROW = {
     },
     "cause_of_zero": None,
 }
+FORGET_EDIT = {
+    "model": TINY_GEMMA_2,
+    "hook_name": "blocks.19.hook_resid_post",
+    "d_sae": D_SAE,
+    "features": [1],
+    "directions": [[D_IN**-0.5] * 4],
+    "intervention": "clamp",
+    "intervention_options": {"multiplier": 20},
+}
 HISTORY = [{"step": 1, "overall_loss": 1.0}, {"step": 2, "overall_loss": 0.5}]
 
 
@@ -127,6 +136,7 @@ def make_folder(folder: Path) -> None:
     (folder / "sae").mkdir()
     (folder / "sae" / "cfg.json").write_text(json.dumps(SAE_CONFIG))
     save_file(sae_weights(), folder / "sae" / "sae_weights.safetensors")
+    (folder / "forget_edit.json").write_text(json.dumps(FORGET_EDIT))
     (folder / "results").mkdir()
     (folder / "results" / "results.json").write_text(json.dumps([ROW]))
     (folder / "results" / "history.json").write_text(json.dumps(HISTORY))

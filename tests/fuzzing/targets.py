@@ -16,6 +16,7 @@ from sae_lens_contrastive.config import load_yaml, merge, parse_config, parse_ov
 from sae_lens_contrastive.data.corpora import load_corpus
 from sae_lens_contrastive.data.questions import load_questions
 from sae_lens_contrastive.errors import UserError
+from sae_lens_contrastive.forget_edit import load_forget_edit
 from sae_lens_contrastive.report import load_results, measures_table, results_table
 from sae_lens_contrastive.study import StudySpec
 from sae_lens_contrastive.training import RunConfig
@@ -73,6 +74,12 @@ def results(content: bytes) -> None:
                 measures_table(rows)
 
 
+def forget_edit(content: bytes) -> None:
+    """A forget edit."""
+    with _file("forget_edit.json", content) as path, suppress(UserError):
+        load_forget_edit(path)
+
+
 def sae_config(content: bytes) -> None:
     """The cfg.json of an SAE with good weights."""
     shapes = {"W_enc": (4, 2), "b_enc": (2,), "W_dec": (2, 4), "b_dec": (4,)}
@@ -94,5 +101,5 @@ def _sae(config: bytes, weights: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (configuration, overrides, questions, corpus, results, sae_config, sae_weights)
+    for target in (configuration, overrides, questions, corpus, results, forget_edit, sae_config, sae_weights)
 }

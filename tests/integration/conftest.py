@@ -69,7 +69,7 @@ def _write(name, values):
 
 @pytest.fixture
 def prepared(work, model_cache):
-    """The working folder with two trained SAEs, a specification and a study."""
+    """The working folder with two trained SAEs, a specification, a study and a search."""
     spec = yaml.safe_load((ROOT / "evals/world_facts_tiny.yaml").read_text())
     spec |= {"max_questions": 24, "n_bootstrap": 50, "max_corpus_tokens": 400}
     _write("tiny.yaml", spec)
@@ -80,6 +80,13 @@ def prepared(work, model_cache):
         "settings": {"small": {"variants": ["plain.yaml"]}, "wide": {"variants": ["term.yaml"]}},
     }
     _write("study.yaml", study)
+    search = {
+        "target": "target.yaml",
+        "variant": "term.yaml",
+        "spec": "tiny.yaml",
+        "space": {"sae.k": {"choices": [2, 4]}},
+    }
+    _write("search.yaml", {**search, "n_trials": 3, "population_size": 2})
     assert main(["train", "target.yaml", "plain.yaml", "term.yaml", "--out", "trained"]) == 0
     return work
 

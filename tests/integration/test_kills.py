@@ -18,7 +18,8 @@ TRAIN += ["--set", "training.training_tokens=2560", "--out", "out"]
 EVAL = ["eval", "tiny.yaml", "--sae", "trained/plain/sae", "--sae", "trained/term/sae", "--cache", "cache"]
 EVAL += ["--out", "out"]
 STUDY = ["study", "study.yaml", "--out", "out"]
-COMMANDS = {"train": TRAIN, "eval": EVAL, "study": STUDY}
+SEARCH = ["search", "search.yaml", "--out", "out"]
+COMMANDS = {"train": TRAIN, "eval": EVAL, "study": STUDY, "search": SEARCH}
 
 
 def survive(arguments, folder, n_kills, seed):
@@ -47,7 +48,7 @@ def survive(arguments, folder, n_kills, seed):
     return n_ended
 
 
-@pytest.mark.parametrize(("name", "n_kills"), [("train", 3), ("eval", 1), ("study", 1)])
+@pytest.mark.parametrize(("name", "n_kills"), [("train", 2), ("eval", 1), ("study", 1), ("search", 1)])
 def test_what_is_killed_a_few_times_ends_as_if_it_had_not_been(name, n_kills, prepared, record_property):
     assert survive(COMMANDS[name], prepared, n_kills, seed=0) >= 1
     record_property("kills", n_kills)
@@ -55,7 +56,7 @@ def test_what_is_killed_a_few_times_ends_as_if_it_had_not_been(name, n_kills, pr
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("name", "n_kills"), [("train", 25), ("eval", 15), ("study", 10)])
+@pytest.mark.parametrize(("name", "n_kills"), [("train", 20), ("eval", 12), ("study", 10), ("search", 8)])
 def test_what_is_killed_many_times_ends_as_if_it_had_not_been(name, n_kills, prepared, record_property):
     assert survive(COMMANDS[name], prepared, n_kills, seed=1) >= 2
     record_property("kills", n_kills)

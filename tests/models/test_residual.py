@@ -107,7 +107,7 @@ def test_pads_on_the_right_change_nothing_before_them(tiny):
     ],
 )
 def test_blocks_below_a_hook(tiny, hook, n):
-    assert n_blocks_below(hook, tiny) == n
+    assert n_blocks_below(hook, tiny.cfg.n_layers) == n
 
 
 def test_a_hook_off_the_residual_stream_is_refused(tiny):

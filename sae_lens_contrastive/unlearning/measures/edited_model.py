@@ -79,7 +79,7 @@ class EditedModel:
     """
 
     def __init__(self, model: Any, hook_name: str, edit: SaeEdit | WeightEdit | None = None) -> None:
-        n_blocks_below(hook_name, model)
+        n_blocks_below(hook_name, model.cfg.n_layers)
         if isinstance(edit, SaeEdit):
             check_editable(edit.sae)
         self.model = model

@@ -1,0 +1,3 @@
+"""The command `sae-lens-contrastive`."""
+
+from sae_lens_contrastive.cli.main import main as main

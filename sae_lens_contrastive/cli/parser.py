@@ -1,0 +1,201 @@
+"""Commands, arguments and their help."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sae_lens_contrastive.cli import commands
+
+_DESCRIPTION = "Train sparse autoencoders for knowledge unlearning, and measure what a model forgets and what it keeps."
+_EXAMPLES = """\
+examples:
+  sae-lens-contrastive demo --out runs/demo
+      everything on the embedded model: train a baseline and a contrastive SAE, evaluate both, draw the figures
+  sae-lens-contrastive train configs/targets/smollm2.yaml configs/variants/contrastive.yaml --set seed=1 --out runs/mine
+      a run is a target (model, hook, corpora) and a variant (loss terms); each variant gets its folder under --out
+  sae-lens-contrastive eval evals/world_facts_smollm2.yaml --sae runs/mine/contrastive/sae --out runs/mine-eval
+      clamp the forget features of an SAE and score multiple-choice questions
+  sae-lens-contrastive search configs/search/smollm2.yaml --out runs/search
+      train many SAEs; NSGA-II looks for those that forget most, keep most and reconstruct best
+  sae-lens-contrastive study evals/study_smollm2.yaml --out runs/study
+      several variants under several settings and seeds, trained side by side, evaluated on the same questions
+  sae-lens-contrastive generate --sae runs/mine/contrastive/sae --edit runs/mine-eval/forget_edits/contrastive.json \\
+      --prompt "The capital of France is" --prompt "The chemical symbol for gold is"
+      what the model says with the edit and without
+  sae-lens-contrastive report runs/demo
+      table and figures from what is saved; runs no model
+
+exit codes: 0 done, 2 something in the input must change (the message says what), 130 interrupted (run again to go on)
+"""
+_RAW = argparse.RawDescriptionHelpFormatter
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="sae-lens-contrastive", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=_RAW
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_demo(subparsers)
+    _add_train(subparsers)
+    _add_eval(subparsers)
+    _add_study(subparsers)
+    _add_search(subparsers)
+    _add_generate(subparsers)
+    _add_report(subparsers)
+    return parser
+
+
+def _add_demo(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = subparsers.add_parser(
+        "demo",
+        help="train and evaluate two SAEs on the embedded model",
+        description="Train a baseline and a contrastive SAE on SmolLM2-135M-Instruct, make it forget countries, and "
+        "show what it forgot and kept. Needs no network and no GPU. Run again, it goes on where it stopped.",
+    )
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for the results (default: runs/demo)")
+    demo.set_defaults(run=commands.demo)
+
+
+def _add_train(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from sae_lens_contrastive.training.run_config import RunConfig, TrainingOptions
+
+    train = subparsers.add_parser(
+        "train",
+        help="train variants on a target",
+        description="Train one SAE for each variant. Target, variant and --set are merged in this order.",
+        epilog="\n\n".join(("keys of a run:", _fields(RunConfig), "keys of training:", _fields(TrainingOptions))),
+        formatter_class=_RAW,
+    )
+    train.add_argument("target", metavar="TARGET.yaml", help="model, hook, corpora, SAE and optimiser")
+    train.add_argument("variants", metavar="VARIANT.yaml", nargs="+", help="what this variant changes: loss terms, ...")
+    train.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key, such as seed=1")
+    train.add_argument("--out", type=Path, help="folder for the runs, one folder a variant")
+    train.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would be trained, its memory and its time, and train nothing; needs no device and no --out",
+    )
+    train.set_defaults(run=commands.train)
+
+
+def _add_eval(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from sae_lens_contrastive.unlearning import EvalSpec
+
+    evaluate = subparsers.add_parser(
+        "eval",
+        help="measure what SAEs make a model forget and keep",
+        description="Select forget features on text, edit them, choose the setting on one half of the questions and "
+        "report the other half. Give any number of SAEs. Run again, it goes on where it stopped.",
+        epilog="\n\n".join(("keys of a specification:", _fields(EvalSpec))),
+        formatter_class=_RAW,
+    )
+    evaluate.add_argument("spec", metavar="SPEC.yaml", help="questions, corpora and settings")
+    evaluate.add_argument("--sae", metavar="DIR", type=Path, action="append", default=[], help="folder of a saved SAE")
+    evaluate.add_argument("--release", metavar="R", action="append", default=[], help="SAELens release, with --sae-id")
+    evaluate.add_argument("--sae-id", metavar="I", action="append", default=[], help="SAE within the release before it")
+    evaluate.add_argument(
+        "--ensemble",
+        metavar=("NAME", "DIR"),
+        nargs="+",
+        action="append",
+        default=[],
+        help="saved SAEs of one hook that act together, under a name of their own",
+    )
+    evaluate.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key of the spec")
+    evaluate.add_argument("--out", type=Path, help="folder for the results; run again, it goes on where it stopped")
+    evaluate.add_argument(
+        "--cache",
+        metavar="DIR",
+        type=Path,
+        help="folder for what needs no SAE, such as the unedited answers; evaluations that are given it share them",
+    )
+    evaluate.add_argument(
+        "--dry-run", action="store_true", help="print what would be put and read, in what memory; needs no SAE"
+    )
+    evaluate.set_defaults(run=commands.evaluate)
+
+
+def _add_study(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from sae_lens_contrastive.study import StudySetting, StudySpec
+
+    study = subparsers.add_parser(
+        "study",
+        help="train and evaluate variants under several settings and seeds",
+        description="Train every variant of every setting with every seed, evaluate all SAEs on the same questions, "
+        "write one table and the figures. Run again, it goes on where it stopped.",
+        epilog="\n\n".join(("keys of a study:", _fields(StudySpec), "keys of a setting:", _fields(StudySetting))),
+        formatter_class=_RAW,
+    )
+    study.add_argument("study", metavar="STUDY.yaml", help="target, evaluation, seeds and settings")
+    study.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="change a key, such as seeds=[0]"
+    )
+    study.add_argument(
+        "--only",
+        metavar="PART",
+        nargs="+",
+        default=[],
+        help="settings, or settings with a seed (NAME/seed0), to run now",
+    )
+    study.add_argument("--out", type=Path, required=True, help="folder for the runs, the results and the figures")
+    study.set_defaults(run=commands.study)
+
+
+def _add_search(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from sae_lens_contrastive.search import Dimension, SearchSpec
+
+    search = subparsers.add_parser(
+        "search",
+        help="search training settings for what forgets most, keeps most and reconstructs best",
+        description="Train one SAE a trial and sweep it on the select questions; the held-out ones are never put. "
+        "Needs the extra 'search'. Run again, it goes on where it stopped.",
+        epilog="\n\n".join(
+            ("keys of a search:", _fields(SearchSpec), "keys of an entry of space:", _fields(Dimension))
+        ),
+        formatter_class=_RAW,
+    )
+    search.add_argument("search", metavar="SEARCH.yaml", help="run, evaluation and what is varied")
+    search.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key of the search")
+    search.add_argument("--out", type=Path, required=True, help="folder for the trials, pareto.json and its figure")
+    search.set_defaults(run=commands.search)
+
+
+def _add_generate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    generate = subparsers.add_parser(
+        "generate",
+        help="let a model speak with a forget edit and without, side by side",
+        description="Continue prompts greedily, once as the model is and once with the edit that an evaluation chose.",
+    )
+    generate.add_argument("--sae", metavar="DIR", type=Path, required=True, help="folder of a saved SAE")
+    generate.add_argument(
+        "--edit",
+        metavar="FILE",
+        type=Path,
+        help="forget edit, which an evaluation writes as forget_edits/NAME.json; by default forget_edit.json in --sae",
+    )
+    generate.add_argument("--model", metavar="NAME", help="another model than the one it was chosen on")
+    generate.add_argument("--prompt", metavar="TEXT", action="append", required=True, help="any number of times")
+    generate.add_argument("--chat", action="store_true", help="put each prompt as a user's turn")
+    generate.add_argument("--max-new-tokens", metavar="N", type=int, default=40, help="default: 40")
+    generate.add_argument("--device", default="cpu", help="default: cpu")
+    generate.add_argument("--dtype", default="float32", help="default: float32")
+    generate.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
+    generate.set_defaults(run=commands.generate)
+
+
+def _add_report(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    report = subparsers.add_parser(
+        "report", help="table and figures from saved results", description="Draw what is saved below a folder."
+    )
+    report.add_argument("folder", metavar="DIR", type=Path, help="the --out folder of any other command")
+    report.set_defaults(run=commands.report)
+
+
+def _fields(config_class: type) -> str:
+    lines = []
+    for name, field in config_class.model_fields.items():
+        default = "" if field.is_required() else f" (default: {field.get_default(call_default_factory=True)!r})"
+        lines.append(f"  {name}{default}\n      {' '.join((field.description or '').split())}")
+    return "\n".join(lines)
