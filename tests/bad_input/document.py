@@ -41,7 +41,7 @@ _CHECKED = {
 _HEAD = (
     "# Bad input\n\nWhat a user gives, what is checked, and what is said if it is wrong. Everything here is said "
     "before a model is loaded,\nwith exit code 2, and leaves no file behind. Each row is a test: "
-    "`tests/bad_input/cases.py` holds the input,\n`python scripts/bad_input_table.py` writes this page anew.\n"
+    "`tests/bad_input` holds the inputs,\n`python scripts/bad_input_table.py` writes this page anew.\n"
 )
 
 
