@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from sae_lens_contrastive.config import StrictModel, parse_config
@@ -90,9 +91,8 @@ class ForgetEdit(StrictModel):
 
 
 def directions(sae: Any, features: list[int]) -> list[list[float]]:
-    """First components of the decoder rows of features, divided by their lengths."""
-    rows = decoder_rows(sae, features)
-    return (rows / rows.norm(dim=1, keepdim=True))[:, :_N_COMPONENTS].tolist()
+    """First components of the decoder rows of features, divided by their lengths; zeros for a row of zeros."""
+    return torch.nn.functional.normalize(decoder_rows(sae, features), dim=1)[:, :_N_COMPONENTS].tolist()
 
 
 def save_forget_edit(edit: ForgetEdit, path: Path) -> Path:

@@ -7,6 +7,7 @@ import torch
 
 from sae_lens_contrastive import UserError
 from sae_lens_contrastive.forget_edit import load_forget_edit, save_forget_edit
+from sae_lens_contrastive.forget_edit.edit import directions
 from sae_lens_contrastive.interventions import Clamp, FittedGated, Gated
 
 
@@ -58,3 +59,11 @@ def test_another_sae_is_refused(make_edit, sae):
         make_edit().check_sae(sae)
     with pytest.raises(UserError, match=r"for an SAE of 128 features, this one has 64"):
         make_edit(d_sae=128).check_sae(sae)
+
+
+def test_a_feature_that_writes_nothing_is_recognised_as_such(make_edit, sae):
+    with torch.no_grad():
+        sae.W_dec[7] = 0
+    edit = make_edit(features=[7, 3], directions=directions(sae, [7, 3]))
+    assert edit.directions[0] == [0.0] * 4
+    edit.check_sae(sae)
