@@ -28,6 +28,9 @@ from sae_lens_contrastive.unlearning.shared import UNEDITED_FOLDER, HookData
 ROWS_FILE = "rows.json"
 """Rows of a finished part, in its folder `<setting>/seed<k>`."""
 
+PART_KEY = "part_sha256"
+"""What says in a row of `results.json` of which part it is: the SHA-256 of all that the part depends on."""
+
 _PLAIN = "plain"
 
 SUMMARY_KEYS = (
@@ -100,16 +103,21 @@ class StudySpec(StrictModel):
 
 
 def run_study(
-    study_file: Path | str, out: Path | str, overrides: Mapping[str, Any] | None = None, only: Sequence[str] = ()
+    study_file: Path | str,
+    out: Path | str,
+    overrides: Mapping[str, Any] | None = None,
+    only: Sequence[str] = (),
+    finished: Path | str | None = None,
 ) -> list[dict[str, Any]]:
     """Run a study into `out` and return the rows of its `results.json`.
 
     Variants of one setting and seed are trained side by side. A part, which is a setting with a seed, is finished once
     its folder `<setting>/seed<k>` has `rows.json`: a second call continues where the first ended, and needs nothing but
     that file, so that parts can be run on several machines and brought together. `only` names the settings or parts to
-    run now, as in `countries` or `countries/seed0`; finished parts are in the results anyway. `overrides` change keys
-    of the study file. Everything is checked before the model loads. Raises `UserError` for a file that is missing or
-    wrong, a part that the study does not have, and if `out` holds another study.
+    run now, as in `countries` or `countries/seed0`; finished parts are in the results anyway. `finished` is the
+    `results.json` of an earlier run, whose parts are taken over where nothing that they depend on has changed.
+    `overrides` change keys of the study file. Everything is checked before the model loads. Raises `UserError` for a
+    file that is missing or wrong, a part that the study does not have, and if `out` holds another study.
     """
     study_file, out = Path(study_file), Path(out)
     study = parse_config(StudySpec, merge(load_yaml(study_file), overrides or {}), source=str(study_file))
@@ -117,9 +125,13 @@ def run_study(
     spec = parse_config(EvalSpec, load_yaml(near / study.spec), source=study.spec)
     parts = _parts(study, near, load_yaml(near / study.spec))
     wanted = _wanted(parts, only)
+    earlier = {} if finished is None else _earlier(Path(finished), parts)
     # Several processes may run parts of one study.
     claim_folder(out, "study", {place: part.config() for place, part in parts.items()}, alone=False)
     rows = {place: found for place, part in parts.items() if (found := _finished(out / place, part)) is not None}
+    for place in earlier.keys() - rows.keys():
+        rows[place] = earlier[place]
+        _finish(out / place, parts[place], rows[place])
     pending = {place: part for place, part in parts.items() if place in wanted and place not in rows}
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype) if pending else None
     shared: dict[tuple[str, str], HookData] = {}
@@ -128,7 +140,7 @@ def run_study(
         for place, part in pending.items():
             if part.seed == seed:
                 rows[place] = _rows(place, part, out, model, shared)
-                write_json(out / place / ROWS_FILE, {"part": part.digest, "rows": rows[place]})
+                _finish(out / place, part, rows[place])
                 write_json(out / RESULTS_FILE, _in_order(parts, rows))
     ordered = _in_order(parts, rows)
     write_json(out / RESULTS_FILE, ordered)
@@ -149,6 +161,11 @@ class _Part:
     """Specifications by what is added to a variant's name; the first adds nothing."""
     digest: str
     """SHA-256 of its configuration, of the texts and questions that it names and of the packages that compute it."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows that it has when it is finished."""
+        return len(self.runs) * len(self.evaluations)
 
     def config(self) -> dict[str, Any]:
         """What its results depend on."""
@@ -204,8 +221,26 @@ def _finished(folder: Path, part: _Part) -> list[dict[str, Any]] | None:
     return checked_rows(saved["rows"], folder / ROWS_FILE) if saved["part"] == part.digest else None
 
 
+def _finish(folder: Path, part: _Part, rows: list[dict[str, Any]]) -> None:
+    write_json(folder / ROWS_FILE, {"part": part.digest, "rows": rows})
+
+
+def _earlier(results: Path, parts: Mapping[str, _Part]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of the parts that are whole in the results of an earlier run and would be run alike today."""
+    rows = checked_rows(read_json(results), results)
+    found = {
+        place: [
+            {key: value for key, value in row.items() if key != PART_KEY}
+            for row in rows
+            if row.get("study_setting") == part.setting and row.get(PART_KEY) == part.digest
+        ]
+        for place, part in parts.items()
+    }
+    return {place: found[place] for place, part in parts.items() if len(found[place]) == part.n_rows}
+
+
 def _in_order(parts: Mapping[str, _Part], rows: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    return [row for place in parts if place in rows for row in rows[place]]
+    return [{**row, PART_KEY: part.digest} for place, part in parts.items() for row in rows.get(place, ())]
 
 
 def _rows(

@@ -83,7 +83,7 @@ def study(options: argparse.Namespace) -> None:
     from sae_lens_contrastive.config import parse_overrides
     from sae_lens_contrastive.study import run_study
 
-    run_study(options.study, options.out, parse_overrides(options.set), options.only)
+    run_study(options.study, options.out, parse_overrides(options.set), options.only, options.finished)
 
 
 def search(options: argparse.Namespace) -> None:

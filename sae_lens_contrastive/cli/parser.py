@@ -139,6 +139,12 @@ def _add_study(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=[],
         help="settings, or settings with a seed (NAME/seed0), to run now",
     )
+    study.add_argument(
+        "--finished",
+        metavar="FILE",
+        type=Path,
+        help="results.json of an earlier run; parts for which nothing has changed since are taken from it",
+    )
     study.add_argument("--out", type=Path, required=True, help="folder for the runs, the results and the figures")
     study.set_defaults(run=commands.study)
 

@@ -9,10 +9,19 @@ import yaml
 
 from sae_lens_contrastive import UserError
 from sae_lens_contrastive import study as study_module
+from sae_lens_contrastive.report import load_results
 from sae_lens_contrastive.study import ROWS_FILE, SUMMARY_KEYS, run_study
 
 ROOT = Path(__file__).parents[2]
 SHORT = {"training": {"training_tokens": 2048, "train_batch_size_tokens": 256, "cache_tokens": 1024}}
+
+
+class _ModelWantedError(Exception):
+    pass
+
+
+def _wanted(*_args, **_kwargs):
+    raise _ModelWantedError
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +107,30 @@ def test_parts_that_were_run_one_by_one_elsewhere_make_the_same_results(study_fi
     assert json.loads((tmp_path / "two/results.json").read_text()) == rows
 
 
+def test_parts_are_taken_from_earlier_results_unless_something_has_changed(
+    study_file, model_cache, tmp_path, monkeypatch
+):
+    first = run_study(study_file, tmp_path / "one", only=["sparse"])
+    earlier = tmp_path / "one/results.json"
+    monkeypatch.setattr(study_module, "load_model", lambda *_a, **_k: pytest.fail("the model was loaded"))
+    assert run_study(study_file, tmp_path / "two", only=["sparse"], finished=earlier) == first
+    assert run_study(study_file, tmp_path / "two", only=["sparse"]) == first
+    assert load_results(tmp_path / "two").rows == first
+
+    # Half of a part, and a part of another configuration, are run anew.
+    monkeypatch.setattr(study_module, "load_model", _wanted)
+    earlier.write_text(json.dumps(first[1:]))
+    with pytest.raises(_ModelWantedError):
+        run_study(study_file, tmp_path / "three", only=["sparse/seed0"], finished=earlier)
+    changes = {"settings": {"sparse": {"spec": {"n_bootstrap": 51}}}}
+    with pytest.raises(_ModelWantedError):
+        run_study(study_file, tmp_path / "four", changes, only=["sparse/seed1"], finished=earlier)
+    earlier.write_text('{"rows": []}')
+    with pytest.raises(UserError, match="not a list of evaluation results"):
+        run_study(study_file, tmp_path / "five", finished=earlier)
+    assert not (tmp_path / "five").exists()
+
+
 def test_a_part_whose_questions_have_changed_is_run_again(study_file, model_cache, tmp_path):
     run_study(study_file, tmp_path, only=["as_published/seed0"])
     saved = tmp_path / "as_published/seed0" / ROWS_FILE
@@ -136,15 +169,8 @@ def test_a_wrong_study_is_refused_before_the_model_loads(changes, message, study
         run_study(study_file, tmp_path / "out", changes)
 
 
-class _ModelWantedError(Exception):
-    pass
-
-
 @pytest.mark.parametrize("name", ["study_smollm2", "recipe_smollm2", "study_tiny"])
 def test_the_shipped_studies_pass_every_check_that_needs_no_model(name, tmp_path, monkeypatch):
-    def load(*_args, **_kwargs):
-        raise _ModelWantedError
-
-    monkeypatch.setattr(study_module, "load_model", load)
+    monkeypatch.setattr(study_module, "load_model", _wanted)
     with pytest.raises(_ModelWantedError):
         run_study(ROOT / f"evals/{name}.yaml", tmp_path / "out")
