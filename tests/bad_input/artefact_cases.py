@@ -96,6 +96,8 @@ FOLDERS = [
 ]
 STUDIES = [
     BadInput("study", "a part that it does not have", f"{STUDY_RUN} --only fancy"),
+    BadInput("study", "earlier results that are not there", f"{STUDY_RUN} --finished gone.json"),
+    BadInput("study", "earlier results that are none", f"{STUDY_RUN} --finished sae/cfg.json"),
     BadInput(
         "study",
         "a setting whose name leaves the folder",
