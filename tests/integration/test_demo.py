@@ -37,7 +37,7 @@ def test_the_demo_on_the_tiny_target(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_the_demo_forgets_on_smollm2(tmp_path):
     demo.run_demo(tmp_path / "demo")
     for row in check_outputs(tmp_path / "demo"):
