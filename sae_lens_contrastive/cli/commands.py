@@ -6,9 +6,14 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.runs import claim_folder
+
+if TYPE_CHECKING:
+    from sae_lens_contrastive.forget_edit import ForgetEdit
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -99,14 +104,12 @@ def search(options: argparse.Namespace) -> None:
 
 def generate(options: argparse.Namespace) -> None:
     """Let a model speak with a forget edit and without."""
-    from sae_lens_contrastive.forget_edit import load_forget_edit, side_by_side
+    from sae_lens_contrastive.forget_edit import side_by_side
     from sae_lens_contrastive.models import load_model
-    from sae_lens_contrastive.saes.stock import load_folder
 
     if options.max_new_tokens < 1:
         raise UserError(f"--max-new-tokens is {options.max_new_tokens}. Give 1 or more.")
-    sae = load_folder("--sae", options.sae, options.device)
-    edit = load_forget_edit(options.edit or options.sae)
+    sae, edit = _sae_and_edit(options)
     edit.check_sae(sae)
     if not (name := options.model or edit.model):
         raise UserError("The edit names no model. Give one with --model.")
@@ -118,6 +121,25 @@ def generate(options: argparse.Namespace) -> None:
         else:
             edited = each.edited if each.changed else "the same: no token was changed"
             print(f"> {each.prompt}\nunedited: {each.unedited.strip()}\nedited:   {edited.strip()}\n", flush=True)
+
+
+def push(options: argparse.Namespace) -> None:
+    """Publish SAEs."""
+    from sae_lens_contrastive.hub import check_repo_id, gather, write_repository
+    from sae_lens_contrastive.hub import push as upload
+
+    check_repo_id(options.repo)
+    if not options.sae:
+        raise UserError("Give at least one SAE: --sae DIR.")
+    if options.dry_run and options.out is None:
+        raise UserError("Give a folder for the repository with --out.")
+    saes = {_sae_name(path): path for path in options.sae}
+    if len(saes) < len(options.sae):
+        raise UserError("Two of the SAEs have the same name. Push them to different repositories.")
+    publications = gather(saes, options.eval)
+    with TemporaryDirectory() as temporary:
+        folder = write_repository(publications, options.repo, options.out or Path(temporary))
+        print(f"{folder}: not uploaded" if options.dry_run else upload(folder, options.repo, private=options.private))
 
 
 def report(options: argparse.Namespace) -> None:
@@ -136,6 +158,22 @@ def report(options: argparse.Namespace) -> None:
             print(f"\n{measures}")
     for figure in write_figures(results, options.folder):
         print(figure)
+
+
+def _sae_and_edit(options: argparse.Namespace) -> tuple[Any, ForgetEdit]:
+    """An SAE and the edit beside it, unless another is given; both from a folder or from the hub."""
+    from sae_lens_contrastive.forget_edit import load_forget_edit
+    from sae_lens_contrastive.hub import download_forget_edit
+    from sae_lens_contrastive.saes.stock import load_folder, load_release
+
+    n_names = (options.release is not None) + (options.sae_id is not None)
+    if n_names != (2 if options.sae is None else 0):
+        raise UserError("Give one SAE: --sae DIR, or --release R --sae-id I.")
+    if options.sae is not None:
+        return load_folder("--sae", options.sae, options.device), load_forget_edit(options.edit or options.sae)
+    names = options.release, options.sae_id
+    edit = download_forget_edit(*names) if options.edit is None else load_forget_edit(options.edit)
+    return load_release("--release", *names, options.device), edit
 
 
 def _sae_name(path: Path) -> str:

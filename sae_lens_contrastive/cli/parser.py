@@ -23,6 +23,9 @@ examples:
   sae-lens-contrastive generate --sae runs/mine/contrastive/sae --edit runs/mine-eval/forget_edits/contrastive.json \\
       --prompt "The capital of France is" --prompt "The chemical symbol for gold is"
       what the model says with the edit and without
+  sae-lens-contrastive push --sae runs/mine/contrastive/sae --eval runs/mine-eval --repo me/forgets-countries \\
+      --dry-run --out runs/repository
+      a folder for the Hugging Face hub, with a model card; without --dry-run it is uploaded
   sae-lens-contrastive report runs/demo
       table and figures from what is saved; runs no model
 
@@ -43,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     _add_study(subparsers)
     _add_search(subparsers)
     _add_generate(subparsers)
+    _add_push(subparsers)
     _add_report(subparsers)
     return parser
 
@@ -174,12 +178,15 @@ def _add_generate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         help="let a model speak with a forget edit and without, side by side",
         description="Continue prompts greedily, once as the model is and once with the edit that an evaluation chose.",
     )
-    generate.add_argument("--sae", metavar="DIR", type=Path, required=True, help="folder of a saved SAE")
+    generate.add_argument("--sae", metavar="DIR", type=Path, help="folder of a saved SAE")
+    generate.add_argument("--release", metavar="R", help="hub repository of an SAE, with --sae-id, in place of --sae")
+    generate.add_argument("--sae-id", metavar="I", help="SAE within the repository")
     generate.add_argument(
         "--edit",
         metavar="FILE",
         type=Path,
-        help="forget edit, which an evaluation writes as forget_edits/NAME.json; by default forget_edit.json in --sae",
+        help="forget edit, which an evaluation writes as forget_edits/NAME.json; by default forget_edit.json beside "
+        "the SAE",
     )
     generate.add_argument("--model", metavar="NAME", help="another model than the one it was chosen on")
     generate.add_argument("--prompt", metavar="TEXT", action="append", required=True, help="any number of times")
@@ -189,6 +196,23 @@ def _add_generate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
     generate.add_argument("--dtype", default="float32", help="default: float32")
     generate.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
     generate.set_defaults(run=commands.generate)
+
+
+def _add_push(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    push = subparsers.add_parser(
+        "push",
+        help="publish SAEs with their forget edits on the Hugging Face hub",
+        description="Upload SAEs in SAELens' format with a model card, and beside each its forget edit, its evaluation "
+        "and the configuration it was trained with. The configuration and the evaluation name their files as they "
+        "were given.",
+    )
+    push.add_argument("--sae", metavar="DIR", type=Path, action="append", default=[], help="folder of a saved SAE")
+    push.add_argument("--eval", metavar="DIR", type=Path, required=True, help="the --out folder of their evaluation")
+    push.add_argument("--repo", metavar="OWNER/NAME", required=True, help="repository; it is created if need be")
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+    push.add_argument("--out", type=Path, help="folder to keep what is uploaded in; needed for --dry-run")
+    push.add_argument("--dry-run", action="store_true", help="write the folder to --out and upload nothing")
+    push.set_defaults(run=commands.push)
 
 
 def _add_report(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -1,17 +1,20 @@
 """A working folder with everything that a command needs, and the check that a command refuses its input."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from sae_lens_contrastive.cli import main
+from sae_lens_contrastive.models.embedded import CACHE_VARIABLE
 from sae_lens_contrastive.training import runner as runner_module
 from sae_lens_contrastive.training import train as train_module
 from sae_lens_contrastive.unlearning import evaluate as evaluate_module
 
 ROOT = Path(__file__).parents[2]
+EVALUATED = ["eval", "tiny.yaml", "--sae", "trained/plain/sae", "--out", "out", "--set", "retain_gate=0.01"]
 QUESTION = {
     "domain": "rivers",
     "relation": "mouth",
@@ -25,6 +28,11 @@ QUESTION = {
 def work(tmp_path, monkeypatch):
     """A folder with a target, variants, a specification and their files, all of it right; the working directory."""
     monkeypatch.chdir(tmp_path)
+    _write_work()
+    return tmp_path
+
+
+def _write_work():
     for name in ("general", "forget", "retain"):
         texts = [f"{name} text number {i} " * 12 for i in range(40)]
         Path(f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -60,16 +68,54 @@ def work(tmp_path, monkeypatch):
         "retain_corpora": ["retain.jsonl"],
     }
     _write("spec.yaml", spec)
-    return tmp_path
 
 
 def _write(name, values):
     Path(name).write_text(yaml.safe_dump(values))
 
 
+@pytest.fixture(scope="session")
+def prepared_once(session_cache, tmp_path_factory):
+    """A folder as `prepared` is; made once and left as it is."""
+    folder = tmp_path_factory.mktemp("prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv(CACHE_VARIABLE, str(session_cache))
+        _write_work()
+        _prepare()
+    return folder
+
+
 @pytest.fixture
-def prepared(work, model_cache):
+def prepared(prepared_once, model_cache, tmp_path, monkeypatch):
     """The working folder with two trained SAEs, a specification, a study and a search."""
+    return _working_in_a_copy_of(prepared_once, tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def evaluated_once(prepared_once, session_cache, tmp_path_factory):
+    """A folder as `evaluated` is; made once and left as it is."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(session_cache))
+        _working_in_a_copy_of(prepared_once, folder, patch)
+        assert main([*EVALUATED, "--set", "measures.random_baseline=null", "--set", "measures.text_effects=null"]) == 0
+    return folder
+
+
+@pytest.fixture
+def evaluated(evaluated_once, model_cache, tmp_path, monkeypatch):
+    """The same with `plain` evaluated into `out`, where a setting passes the gate."""
+    return _working_in_a_copy_of(evaluated_once, tmp_path, monkeypatch)
+
+
+def _working_in_a_copy_of(folder, place, patch):
+    shutil.copytree(folder, place, dirs_exist_ok=True)
+    patch.chdir(place)
+    return place
+
+
+def _prepare():
     spec = yaml.safe_load((ROOT / "evals/world_facts_tiny.yaml").read_text())
     spec |= {"max_questions": 24, "n_bootstrap": 50, "max_corpus_tokens": 400}
     _write("tiny.yaml", spec)
@@ -88,7 +134,6 @@ def prepared(work, model_cache):
     }
     _write("search.yaml", {**search, "n_trials": 3, "population_size": 2})
     assert main(["train", "target.yaml", "plain.yaml", "term.yaml", "--out", "trained"]) == 0
-    return work
 
 
 @pytest.fixture

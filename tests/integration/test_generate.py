@@ -2,19 +2,10 @@
 
 import json
 
-import pytest
-
 from sae_lens_contrastive.cli import main
 from sae_lens_contrastive.forget_edit import load_forget_edit
 
-EVAL = ["eval", "tiny.yaml", "--sae", "trained/plain/sae", "--out", "out", "--set", "retain_gate=0.01"]
 GENERATE = ["generate", "--sae", "trained/plain/sae", "--edit", "out/forget_edits/plain.json", "--max-new-tokens", "4"]
-
-
-@pytest.fixture
-def evaluated(prepared):
-    assert main([*EVAL, "--set", "measures.random_baseline=null", "--set", "measures.text_effects=null"]) == 0
-    return prepared
 
 
 def test_the_chosen_edit_is_written_and_applied(evaluated, capsys):

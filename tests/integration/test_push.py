@@ -1,0 +1,187 @@
+"""SAEs with their forget edits go to the hub and come back; the hub is a folder here."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from sae_lens import SAE
+from sae_lens.training import upload_saes_to_huggingface as uploader
+
+from sae_lens_contrastive.cli import main
+from sae_lens_contrastive.forget_edit import load_forget_edit
+from sae_lens_contrastive.hub import download, upload
+from sae_lens_contrastive.saes import stock
+
+REPO = "someone/forgets-rivers"
+PUSH = ["push", "--sae", "trained/plain/sae", "--eval", "out", "--repo", REPO]
+DRY_RUN = [*PUSH, "--dry-run", "--out", "repository"]
+GENERATE = ["generate", "--release", REPO, "--sae-id", "plain", "--max-new-tokens", "4", "--json", "--prompt", "Peru"]
+FILES = {
+    "README.md",
+    "plain/cfg.json",
+    "plain/config.yaml",
+    "plain/forget_edit.json",
+    "plain/runner_cfg.json",
+    "plain/sae_weights.safetensors",
+    "plain/sparsity.safetensors",
+    "plain/unlearning_eval_results.json",
+}
+
+
+class FolderHub:
+    """What the uploaders ask of the hub's client, on a folder."""
+
+    def __init__(self, root):
+        self.root = root
+        self.private = None
+
+    def repo_info(self, repo_id):
+        return SimpleNamespace(id=repo_id)
+
+    def create_repo(self, repo_id, private, exist_ok):
+        assert exist_ok
+        self.private = private
+        (self.root / repo_id).mkdir(parents=True, exist_ok=True)
+        return f"hub/{repo_id}"
+
+    def file_exists(self, repo_id, name):
+        return (self.root / repo_id / name).is_file()
+
+    def upload_folder(self, *, folder_path, repo_id, allow_patterns, path_in_repo="", ignore_patterns=(), **_said):
+        for pattern in allow_patterns:
+            for path in set(Path(folder_path).glob(pattern)) if pattern not in ignore_patterns else ():
+                target = self.root / repo_id / path_in_repo / path.relative_to(folder_path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, target)
+
+
+@pytest.fixture
+def hub(evaluated, monkeypatch):
+    hub = FolderHub(evaluated / "hub")
+    monkeypatch.setattr(upload, "get_token", lambda: "a token")
+    for module in (upload, uploader):
+        monkeypatch.setattr(module, "HfApi", lambda: hub)
+    monkeypatch.setattr(download, "hf_hub_download", lambda repo_id, name: str(hub.root / repo_id / name))
+    monkeypatch.setattr(
+        stock.SAE,
+        "from_pretrained",
+        lambda release, sae_id, device: SAE.load_from_disk(hub.root / release / sae_id, device=device),
+    )
+    return hub
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_pushed_is_loaded_by_stock_saelens_and_forgets(evaluated, hub, capsys):
+    assert main([*PUSH, "--private"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"hub/{REPO}"
+    assert hub.private is True
+    assert files(hub.root / REPO) == FILES
+    local = ["generate", "--sae", "trained/plain/sae", "--edit", "out/forget_edits/plain.json", *GENERATE[5:]]
+    said = []
+    for command in (local, GENERATE):
+        assert main(command) == 0
+        said.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    assert said[0] == said[1]
+
+
+def test_a_dry_run_writes_the_folder_and_uploads_nothing(evaluated, hub, capsys):
+    assert main(DRY_RUN) == 0
+    assert "repository: not uploaded" in capsys.readouterr().out
+    assert not hub.root.exists()
+    folder = evaluated / "repository"
+    assert files(folder) == FILES
+    assert load_forget_edit(folder / "plain") == load_forget_edit(evaluated / "out/forget_edits/plain.json")
+    assert yaml.safe_load((folder / "plain/config.yaml").read_text())["variant"] == "plain"
+    published = json.loads((folder / "plain/unlearning_eval_results.json").read_text())
+    (result,) = json.loads((evaluated / "out/results.json").read_text())
+    assert published["eval_result_unstructured"]["result"] == result
+
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.library_name == "saelens"
+    assert card.data.base_model is None  # the tiny model is on no hub
+    low, high = result["held_out"]["ci95"]
+    accuracy = f"{result['held_out']['forget_accuracy']:.3f} ({low:.3f} to {high:.3f})"
+    assert f"| plain | countries | {result['held_out']['forgetting']:.3f} | {accuracy}" in card.text
+    assert f'sae = SAE.from_pretrained("{REPO}", "plain")' in card.text
+    assert f'edit = download_forget_edit("{REPO}", "plain")' in card.text
+    assert "variant: plain" in card.text
+
+
+def test_a_card_that_is_there_is_kept(evaluated, hub):
+    assert main(PUSH) == 0
+    card = hub.root / REPO / "README.md"
+    card.write_text("mine")
+    assert main(PUSH) == 0
+    assert card.read_text() == "mine"
+
+
+def test_an_sae_without_a_passing_setting_has_no_edit_and_a_zero_with_its_cause(evaluated, hub):
+    gate = ["--set", "interventions={clamp: {multiplier: 100000}}", "--set", "retain_gate=1.0"]
+    measures = ["--set", "measures.random_baseline=null", "--set", "measures.text_effects=null"]
+    assert main(["eval", "tiny.yaml", "--sae", "trained/plain/sae", "--out", "strict", *gate, *measures]) == 0
+    (result,) = json.loads((evaluated / "strict/results.json").read_text())
+    assert result["cause_of_zero"] == "retain_gate"
+    assert main(["push", "--sae", "trained/plain/sae", "--eval", "strict", "--repo", REPO]) == 0
+    assert files(hub.root / REPO) == FILES - {"plain/forget_edit.json"}
+    card = (hub.root / REPO / "README.md").read_text()
+    assert "| `retain_gate` |" in card
+    assert "download_forget_edit" not in card
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ([*DRY_RUN[:-2]], "Give a folder for the repository with --out"),
+        ([*DRY_RUN[:-1], "trained"], "trained is not empty. Give a new or empty folder with --out"),
+        (["push", *PUSH[3:], *DRY_RUN[-3:]], "Give at least one SAE"),
+        ([*DRY_RUN, "--repo", "forgets"], "names no owner. Give it as OWNER/NAME"),
+        ([*DRY_RUN, "--repo", "a/b c"], "'a/b c' cannot name a repository"),
+        ([*DRY_RUN, "--sae", "trained/term/sae"], "holds no evaluation of 'term'. Evaluated there: plain"),
+        ([*DRY_RUN, "--eval", "trained"], "holds no evaluation of 'plain'"),
+        ([*DRY_RUN, "--sae", "./trained/plain/sae"], "Two of the SAEs have the same name"),
+        ([*DRY_RUN, "--sae", "gone"], "no cfg.json in gone"),
+        (PUSH, "no token for the Hugging Face hub. Run `hf auth login`"),
+        ([*GENERATE, "--sae", "trained/plain/sae"], "Give one SAE"),
+        ([*GENERATE[:3], *GENERATE[5:]], "Give one SAE"),
+    ],
+)
+def test_what_cannot_be_pushed_is_refused_in_one_line(evaluated, monkeypatch, capsys, command, message):
+    monkeypatch.setattr(upload, "get_token", lambda: None)
+    capsys.readouterr()
+    assert main(command) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert message in said[0]
+    assert not (evaluated / "repository").exists()
+
+
+def test_another_sae_than_the_evaluated_is_refused(evaluated, capsys):
+    shutil.copy("trained/term/sae/sae_weights.safetensors", "trained/plain/sae/sae_weights.safetensors")
+    assert main(DRY_RUN) == 2
+    assert "is not the one that out evaluated as 'plain'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "content"), [("out/plain.json", "{}"), ("out/saebench/plain_eval_results.json", "1")])
+def test_a_damaged_evaluation_is_refused(evaluated, capsys, name, content):
+    Path(name).write_text(content)
+    assert main(DRY_RUN) == 2
+    assert f"{name} is not" in capsys.readouterr().err
+
+
+def test_what_the_hub_refuses_is_said(evaluated, hub, monkeypatch, capsys):
+    def refuse(*_args, **_kwargs):
+        raise OSError("403: no right to write")
+
+    monkeypatch.setattr(hub, "create_repo", refuse)
+    assert main(PUSH) == 2
+    assert f"{REPO} could not be uploaded to: 403: no right to write." in capsys.readouterr().err
+    monkeypatch.setattr(download, "hf_hub_download", refuse)
+    assert main(GENERATE) == 2
+    assert "No forget edit of 'plain' could be had from 'someone/forgets-rivers'" in capsys.readouterr().err
