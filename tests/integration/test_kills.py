@@ -19,6 +19,8 @@ EVAL = ["eval", "tiny.yaml", "--sae", "trained/plain/sae", "--sae", "trained/ter
 EVAL += ["--out", "out"]
 STUDY = ["study", "study.yaml", "--out", "out"]
 SEARCH = ["search", "search.yaml", "--out", "out"]
+# On a busy machine a command would else be killed more often than it gets on.
+MOST_IN_A_ROW = 4
 COMMANDS = {"train": TRAIN, "eval": EVAL, "study": STUDY, "search": SEARCH}
 
 
@@ -32,13 +34,15 @@ def survive(arguments, folder, n_kills, seed):
     killed = n_ended = 0
     while killed < n_kills:
         _clear(folder)
+        in_a_row = 0
         while True:
             process = started(arguments, folder)
-            process.join(rng.uniform(0, seconds) if killed < n_kills else None)
+            process.join(rng.uniform(0, seconds) if killed < n_kills and in_a_row < MOST_IN_A_ROW else None)
             if process.is_alive():
                 process.kill()
                 process.join()
                 killed += 1
+                in_a_row += 1
                 continue
             assert process.exitcode == 0
             break
