@@ -8,7 +8,7 @@ from typing import Any
 from sae_lens_contrastive.cli.parser import parser
 
 _HELP = re.compile(r"<!-- help:(?: ([a-z]+))? -->")
-_WIDTH = "100"
+_WIDTH = "76"
 
 
 def on_page_markdown(markdown: str, **_page: Any) -> str:

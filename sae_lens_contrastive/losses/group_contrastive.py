@@ -18,9 +18,9 @@ from sae_lens_contrastive.losses.base import LossContext, LossTerm, register_los
 class GroupContrastive(LossTerm):
     """Push the features of one correlation group apart, and the groups from each other.
 
-    L = diversity_weight * D + separation_weight * S
-    D = mean over groups g of mean over i != j in g of corr(z_i, z_j)^2
-    S = mean over pairs of groups a != b of max(0, cos(c_a, c_b))^2, c_g = mean over i in g of d_i / ||d_i||
+        L = diversity_weight * D + separation_weight * S
+        D = mean over groups g of mean over i != j in g of corr(z_i, z_j)^2
+        S = mean over pairs of groups a != b of max(0, cos(c_a, c_b))^2, c_g = mean over i in g of d_i / ||d_i||
 
     corr is the Pearson correlation over the token sample of the batch, d_i row i of W_dec. Features that do not vary
     in the sample have no correlation and are left out of D; a group with fewer than two others counts 0, and so does
