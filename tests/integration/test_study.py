@@ -153,7 +153,7 @@ def test_a_part_that_the_study_lacks_is_refused_before_anything_is_written(study
         ({"settings": {"sparse": {"seeds": [2]}}}, "not in seeds"),
         ({"settings": {"sparse": {"spec": {"dtype": "bfloat16"}}}}, "cannot change model, dtype or device"),
         ({"settings": {"sparse": {"evaluations": {"../up": {}}}}}, "it becomes a folder"),
-        ({"settings": {"sparse": {"evaluations": {"plain": {}}}}}, "it becomes a folder"),
+        ({"settings": {"sparse": {"evaluations": {"plain": {}}}}}, "Give the further one another name"),
         ({"settings": {"sparse": {"spec": {"forget_questions": ["world_facts/nowhere"]}}}}, "nowhere"),
         ({"settings": {"sparse": {"evaluations": {"gated": {"n_featurs": [1]}}}}}, "Did you mean 'n_features'"),
         ({"seeds": [0, 0]}, "distinct seeds"),
