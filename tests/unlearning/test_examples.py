@@ -64,15 +64,17 @@ def test_examples_change_no_number(tiny, spec, planted, under_test, tmp_path):
 
 
 def test_without_a_chosen_edit_the_features_are_those_that_fire_more_on_forget_text(
-    tiny, spec, planted, under_test, tmp_path
+    tiny, make_spec, files, planted, under_test, tmp_path
 ):
-    with torch.no_grad():
-        planted.W_dec[0].zero_()
+    (files / "mixed.txt").write_text(f"{FORGET_STEM}{'.' * 9}")
+    spec = make_spec(retain_corpora=[str(files / "mixed.txt")], selectors={"firing_rate": {"retain_threshold": 0.01}})
     result, examples = saved(spec, under_test(planted), tiny, tmp_path / "out")
-    assert (result.cause_of_zero, result.setting) == ("no_effect", None)
+    assert (result.cause_of_zero, result.setting) == ("no_features", None)
     assert examples.features_from == "rates"
     assert examples.questions == []
-    assert [feature.feature for feature in examples.features] == [0]
+    (feature,) = examples.features
+    assert (feature.feature, feature.forget_rate, feature.retain_rate) == (0, pytest.approx(1 / 3), pytest.approx(0.1))
+    assert [snippet.corpus for snippet in feature.snippets] == ["forget"] * MAX_SNIPPETS["forget"] + ["retain"]
 
 
 def test_what_is_saved_is_bounded(tiny, planted):
