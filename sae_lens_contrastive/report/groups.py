@@ -80,7 +80,7 @@ def correlation_lines(runs: Sequence[SavedRun]) -> list[Line]:
         seeds = _series(runs, lambda record, n=name: getattr(record, n))
         lines.append(Line(f"{name[1:]}th percentile of |C|", seeds, _viridis(place)))
     threshold = _series(runs, lambda record: record.threshold)
-    return [*lines, Line("threshold $\\tau$", threshold, COLOURS[1], "--")]
+    return [*lines, Line("threshold τ", threshold, COLOURS[1], "--")]
 
 
 def group_count_lines(runs: Sequence[SavedRun]) -> list[Line]:

@@ -75,7 +75,7 @@ def _draw_joining(axes: Axes, thresholds: Thresholds) -> list[Bar | None]:
     for place, name in enumerate(labels):
         if name in bars and bars[name] is None:
             axes.text(0, place, " no groups", va="center", fontsize=8, color="#666666")
-    axes.set_xlabel("adaptive correlation threshold $\\tau$")
+    axes.set_xlabel("adaptive correlation threshold τ")
     axes.set_title("Correlation that joins features", fontsize=10)
     return drawn
 
