@@ -121,8 +121,8 @@ def generate(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    """Tables and figures from what is saved."""
-    from sae_lens_contrastive.report import load_results, measures_table, results_table, write_figures
+    """Tables, figures and a page from what is saved."""
+    from sae_lens_contrastive.report import load_results, measures_table, results_table, write_figures, write_page
     from sae_lens_contrastive.report.pareto import PARETO_FILE, front_table, write_pareto_front
 
     if (options.folder / PARETO_FILE).is_file():
@@ -136,6 +136,7 @@ def report(options: argparse.Namespace) -> None:
             print(f"\n{measures}")
     for figure in write_figures(results, options.folder):
         print(figure)
+    print(write_page(results, options.folder))
 
 
 def _sae_name(path: Path) -> str:

@@ -24,7 +24,7 @@ examples:
       --prompt "The capital of France is" --prompt "The chemical symbol for gold is"
       what the model says with the edit and without
   sae-lens-contrastive report runs/demo
-      table and figures from what is saved; runs no model
+      table, figures and one page, report.html, from what is saved; runs no model
 
 exit codes: 0 done, 2 something in the input must change (the message says what), 130 interrupted (run again to go on)
 """
@@ -193,7 +193,10 @@ def _add_generate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
 
 def _add_report(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     report = subparsers.add_parser(
-        "report", help="table and figures from saved results", description="Draw what is saved below a folder."
+        "report",
+        help="table, figures and a page from saved results",
+        description="Print the tables of what is saved below a folder, draw its figures, and write report.html: all of "
+        "it on one page that needs no network.",
     )
     report.add_argument("folder", metavar="DIR", type=Path, help="the --out folder of any other command")
     report.set_defaults(run=commands.report)

@@ -32,6 +32,11 @@ class PlotSection:
     keys: list[Key]
     """The legend; the place of an entry is what `legendgroup` says of a trace."""
 
+    @property
+    def most_plots(self) -> int:
+        """Plots of the setting that has most."""
+        return max(len(plots) for _title, plots in self.blocks)
+
 
 _SECTIONS: tuple[tuple[str, str, str, Callable[[SavedResults], Blocks]], ...] = (
     (
@@ -71,6 +76,8 @@ def plot_sections(results: SavedResults) -> list[PlotSection]:
             numbered.append((results.title_of(setting), list(enumerate(plots, start=n_plots))))
             n_plots += len(plots)
         keys = keys_of(plot for plots in blocks.values() for plot in plots)
+        if any(plot.has_thin_lines for plots in blocks.values() for plot in plots):
+            note = f"{note} A thin line is one seed.".strip()
         if name == "losses" and (thinned := thinning_note(results)):
             note = f"{note} {thinned[0].upper()}{thinned[1:]}."
         sections.append(PlotSection(name, heading, note, numbered, keys))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ INK, PAPER = "#000000", "#ffffff"
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
 _DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 _MARKERS = {"^": "triangle-up", ".": "circle"}
+_ONE_SEED = "one seed"
 _ROW_PIXELS = 26
 _LABEL_WIDTH = 16
 
@@ -56,6 +58,11 @@ class Plot:
     height: int = 260
     """Pixels."""
 
+    @property
+    def has_thin_lines(self) -> bool:
+        """Whether lines of single seeds are drawn behind those of their means."""
+        return any(trace.get("meta") == _ONE_SEED for trace in self.traces)
+
 
 def axis(title: str, **options: Any) -> dict[str, Any]:
     """An axis with a title."""
@@ -80,7 +87,7 @@ def add_line(plot: Plot, line: Line) -> None:
     for series in line.seeds if len(line.seeds) > 1 else ():
         thin = {**style, "width": 0.8}
         plot.traces.append(
-            _trace(name, series, mode="lines", line=thin, opacity=0.35, hoverinfo="skip", meta="one seed")
+            _trace(name, series, mode="lines", line=thin, opacity=0.35, hoverinfo="skip", meta=_ONE_SEED)
         )
     drawn = {"mode": "lines", "line": {**style, "width": 2}}
     if line.marker or len(means) == 1:
@@ -110,7 +117,7 @@ def add_reference(plot: Plot, name: str, *, x: float | None = None, y: float | N
     if y is not None:
         ends = {"x0": 0, "x1": 1, "xref": "paper", "y0": y, "y1": y}
     line = {"color": INK, "width": 1, "dash": dash}
-    plot.layout.setdefault("shapes", []).append({"type": "line", "layer": "below", "line": line, **ends})
+    plot.layout.setdefault("shapes", []).append({"type": "line", "line": line, **ends})
     plot.words.append(f"{name}: {x if y is None else y:g}")
     plot.keys.append(Key(name, INK, dash))
 
@@ -178,9 +185,11 @@ def _add_bars(
         dot = {"color": PAPER, "size": 5, "line": {"color": INK, "width": 1}}
         at = {"x": [value for value, _place in dots], "y": [place for _value, place in dots]}
         seeds = {"type": "scatter", "mode": "markers", "marker": dot, "hoverinfo": "skip", "cliponaxis": False}
-        plot.traces.append({**seeds, **at, **shared, "meta": "one seed"})
+        plot.traces.append({**seeds, **at, **shared})
     # Where a bar is long there is no room for the note behind it.
-    texts = [f"{number.format(m)}  {'' if m else bar.note}" for m, (_p, _l, bar) in zip(means, placed, strict=True)]
+    texts = [
+        f"\u2002{number.format(m)}  {'' if m else bar.note}" for m, (_p, _l, bar) in zip(means, placed, strict=True)
+    ]
     label = {"type": "scatter", "mode": "text", "textposition": "middle right", "text": texts, "hoverinfo": "skip"}
     at = {"x": [_end(bar) for _place, _label, bar in placed], "y": places, "cliponaxis": False}
     plot.traces.append({**label, **at, **shared, "textfont": {"size": 11}})
@@ -192,18 +201,22 @@ def logarithmic(plots: Sequence[Plot]) -> None:
     values = [y for plot in plots for trace in plot.traces for y in trace["y"] if y is not None]
     limits = logarithmic_limits(np.asarray(values, dtype=float))
     if limits is not None:
-        span = [float(np.log10(limits[0] / 1.3)), float(np.log10(limits[1] * 1.3))]
+        low, high = limits[0] / 1.3, limits[1] * 1.3
+        steps = (1, 2, 5) if high < 80 * low else (1,)
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        ticks = [step * 10.0**power for power in powers for step in steps]
+        scale = {"range": [math.log10(low), math.log10(high)], "tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks]}
         for plot in plots:
-            plot.layout["yaxis"] |= {"type": "log", "range": span, "dtick": "D2" if span[1] - span[0] < 2 else 1}
+            plot.layout["yaxis"].update(type="log", **scale)
 
 
 def keys_of(plots: Iterable[Plot]) -> list[Key]:
-    """Entries of a legend that several plots share, each once."""
+    """Entries of a legend that several plots share, each once, those that only refer to a value last."""
     keys: dict[str, Key] = {}
     for plot in plots:
         for key in plot.keys:
             keys.setdefault(key.name, key)
-    return list(keys.values())
+    return sorted(keys.values(), key=lambda key: key.colour == INK)
 
 
 def _trace(name: str, series: Mapping[Any, Any], **options: Any) -> dict[str, Any]:

@@ -152,6 +152,8 @@ def _sizes(title: str, records: Sequence[GroupingRecord]) -> Plot:
             plot.traces.append({"type": "scatter", "name": name, "legendgroup": "groups", **edge, **place})
     if plot.traces:
         plot.keys.append(Key("one group each, the largest at the bottom", colours[0], fill=1.0))
+        if any(bands[-1]):
+            plot.keys.append(Key("groups past the largest", REST_COLOUR, fill=1.0))
         total = [sum(sizes) for sizes in zip(*bands, strict=True)]
         plot.words.append(f"features in groups: {total[0]} at {steps[0]:g}, {total[-1]} at {steps[-1]:g}")
     return plot

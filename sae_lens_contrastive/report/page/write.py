@@ -41,15 +41,13 @@ class Table:
         return self.cells.header.index("variant") if "variant" in self.cells.header else 0
 
 
-def write_page(results: SavedResults, folder: Path | str) -> Path | None:
-    """Write `report.html` into a folder and return its path; None if there is nothing to show.
+def write_page(results: SavedResults, folder: Path | str) -> Path:
+    """Write `report.html` into a folder and return its path.
 
     Beside the results, it shows the examples and the configurations found below the folder. Raises `UserError` for a
     file among them that is damaged.
     """
     folder = Path(folder)
-    if not results.rows and not results.runs:
-        return None
     examples = load_examples(folder)
     sections = plot_sections(results)
     plotly, script = _script(get_plotlyjs()), _script(_asset("page.js"))

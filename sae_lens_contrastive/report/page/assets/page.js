@@ -13,12 +13,33 @@
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-  function inTheme(value) {
-    if (Array.isArray(value)) return value.map(inTheme);
-    if (value === null || typeof value !== "object") {
-      return value === "#000000" ? colour("--ink") : value === "#ffffff" ? colour("--paper") : value;
+  function luminance(rgb) {
+    const [r, g, b] = rgb.map((c) => (c <= 10 ? c / 3295 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  }
+
+  // A colour as the page in force shows it: black and white are its own, and on dark none is darker than 3 to 1.
+  function shown(hex) {
+    const [, digits, alpha] = /^#([0-9a-f]{6})([0-9a-f]{2})?$/i.exec(hex) ?? [];
+    if (!digits) return hex;
+    if (digits === "000000") return colour("--ink");
+    if (digits === "ffffff") return colour("--paper");
+    if (!dark.matches) return hex;
+    let rgb = [0, 2, 4].map((at) => parseInt(digits.slice(at, at + 2), 16));
+    while (luminance(rgb) < 0.125) rgb = rgb.map((c) => c + 0.1 * (255 - c));
+    return `rgba(${rgb.map(Math.round).join(", ")}, ${parseInt(alpha ?? "ff", 16) / 255})`;
+  }
+
+  function inTheme(value, name = "") {
+    if (Array.isArray(value)) return value.map((item) => inTheme(item));
+    if (value === null || typeof value !== "object") return /color$/.test(name) ? shown(value) : value;
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, inTheme(item, key)]));
+  }
+
+  function colourLegends() {
+    for (const shape of document.querySelectorAll("[data-colour]")) {
+      shape.setAttribute(shape.hasAttribute("stroke") ? "stroke" : "fill", shown(shape.dataset.colour));
     }
-    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, inTheme(item)]));
   }
 
   function layoutOf(plot) {
@@ -26,6 +47,9 @@
       automargin: true,
       gridcolor: colour("--rule"),
       linecolor: colour("--rule"),
+      tickcolor: "rgba(0,0,0,0)",
+      ticklen: 4,
+      ticks: "outside",
       zerolinecolor: colour("--rule"),
       title: { font: { size: 12 }, standoff: 8 },
     };
@@ -66,7 +90,10 @@
       element.style.height = `${plots[element.dataset.plot].height}px`;
       seen.observe(element);
     }
-    dark.addEventListener("change", () => document.querySelectorAll("[data-drawn]").forEach(draw));
+    dark.addEventListener("change", () => {
+      colourLegends();
+      document.querySelectorAll("[data-drawn]").forEach(draw);
+    });
     addEventListener("beforeprint", () => document.querySelectorAll(".plot:not([data-drawn])").forEach(draw));
   }
 
@@ -119,6 +146,7 @@
     });
   }
 
+  colourLegends();
   document.querySelectorAll("table.sortable").forEach(sortable);
   document.querySelectorAll("main > section").forEach(showAndHide);
   drawWhenNear();
