@@ -130,13 +130,15 @@ def report(options: argparse.Namespace) -> None:
         print(write_pareto_front(options.folder))
         return
     results = load_results(options.folder)
+    # First: what is damaged is said before anything else is written.
+    page = write_page(results, options.folder)
     if results.rows:
         print(results_table(results.rows))
         if (measures := measures_table(results.rows)) is not None:
             print(f"\n{measures}")
     for figure in write_figures(results, options.folder):
         print(figure)
-    print(write_page(results, options.folder))
+    print(page)
 
 
 def _sae_name(path: Path) -> str:

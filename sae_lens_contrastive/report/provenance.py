@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json
 from sae_lens_contrastive.report.results import setting_of
 from sae_lens_contrastive.report.saved_rows import checked_run
@@ -42,9 +43,9 @@ def load_configurations(folder: Path | str) -> list[Configuration]:
         run = checked_run(read_json(path), path)
         config: Mapping[str, Any] = run["config"]
         if run["kind"] == "study":
-            found += [_configuration(part, values) for part, values in config.items()]
+            found += [_configuration(part, values, path) for part, values in config.items()]
         else:
-            found.append(_configuration(run["kind"] if path == own else path.parent.name, config))
+            found.append(_configuration(run["kind"] if path == own else path.parent.name, config, path))
     return found[:_MAX_CONFIGURATIONS]
 
 
@@ -78,8 +79,11 @@ def version_cells(rows: Sequence[dict[str, Any]]) -> Cells | None:
     return Cells(("package", "version"), lines) if lines else None
 
 
-def _configuration(name: str, config: Any) -> Configuration:
-    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100)
+def _configuration(name: str, config: Any, path: Path) -> Configuration:
+    try:
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100)
+    except RecursionError:
+        raise UserError(f"{path} is not what a run wrote (nested too deeply). Run it again.") from None
     if len(text) > _MAX_CHARACTERS:
         text = f"{text[:_MAX_CHARACTERS]}\n[...]"
     return Configuration(name, text.split("\n"))

@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 _SHOWN = {"\n": "↵", "\t": "⇥", "\r": "↵"}
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 # Plotly fills these in; they are written here and hold no text of a file.
 _TEMPLATES = ("hovertemplate", "texttemplate")
 
@@ -24,7 +25,7 @@ def visible(value: Any) -> Any:
         return value
     if value.isprintable():
         return value
-    return "".join(_SHOWN.get(c, "�" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c) for c in value)
+    return "".join(_SHOWN.get(c, "�" if unicodedata.category(c) in _UNSEEN else c) for c in value)
 
 
 def shortened(text: str, most: int = 60) -> str:
