@@ -138,6 +138,8 @@ def test_what_strangers_wrote_is_only_text(browser, tmp_path):
         folder = hostile_folder(tmp_path / str(number), text)
         browser.get(write_page(load_results(folder), folder).as_uri())
         draw_all(browser)
+        resize(browser, 360)
+        WebDriverWait(browser, 10).until(lambda _: overflow(browser) <= 0)
         assert browser.execute_script("return typeof planted") == "undefined"
         for markup in ("a:not([href^='#'])", "img", "iframe", "[onclick]", "main b"):
             assert browser.find_elements(By.CSS_SELECTOR, markup) == []
