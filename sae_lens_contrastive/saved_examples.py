@@ -9,14 +9,22 @@ from pydantic import Field, StringConstraints, model_validator
 from sae_lens_contrastive.config import StrictModel
 
 EXAMPLES_FOLDER = "examples"
+"""Where an evaluation keeps them, beside its results."""
 
 MAX_FEATURES = 8
+"""Features of an SAE."""
 MAX_SNIPPETS = {"forget": 3, "retain": 2}
+"""Snippets of a feature from each corpus."""
 MAX_TOKENS = 32
+"""Tokens of a snippet."""
 MAX_TOKEN_CHARACTERS = 64
+"""Characters of a token; the end of a longer one is left out."""
 MAX_QUESTIONS = {"forget": 4, "retain": 2, "near": 2}
+"""Questions of each side."""
 MAX_OPTIONS = 10
+"""Options of a question; questions with more are passed over."""
 MAX_TEXT_CHARACTERS = 500
+"""Characters of a stem or an option; the end of a longer one is left out."""
 
 _Name = Annotated[str, StringConstraints(max_length=200)]
 _Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARACTERS)]

@@ -123,16 +123,22 @@ def add_reference(plot: Plot, name: str, *, x: float | None = None, y: float | N
 
 
 def bar_plot(
-    title: str, labels: Sequence[str], series: Mapping[str, Sequence[Bar | None]], x: str, **options: Any
+    title: str,
+    labels: Sequence[str],
+    series: Mapping[str, Sequence[Bar | None]],
+    x: str,
+    *,
+    number: str = "{:.2f}",
+    colours: Sequence[str] = COLOURS,
+    right: float = 0.0,
 ) -> Plot:
     """Horizontal bars, one for each series within each label; dots are seeds, lines intervals.
 
-    `options` may hold `number`, the format of a value, `colours` and `right`, the end of the axis at least.
+    `number` is the format of a value; the axis ends at `right` or beyond.
     """
-    number, colours = options.get("number", "{:.2f}"), options.get("colours", COLOURS)
     height = 0.8 / len(series)
     plot = Plot(title, height=90 + _ROW_PIXELS * len(labels) * len(series))
-    ends = [options.get("right", 0.0)]
+    ends = [right]
     for index, (name, bars) in enumerate(series.items()):
         shift = (index - (len(series) - 1) / 2) * height
         placed = [(place + shift, labels[place], bar) for place, bar in enumerate(bars) if bar is not None]
