@@ -70,6 +70,7 @@ def test_a_point_of_the_frontier_says_what_the_setting_is(run_folder):
     assert (
         points["customdata"][1]
         == "firing_rate, retain_threshold 0.001<br>n_features 20<br>clamp, multiplier 50<br>seed 0"
+        "<br>and 1 more at this point"
     )
     assert (points["x"][1], points["y"][1]) == (1.0, 1.0)
     assert "baseline: 4 settings, retain accuracy 0.990 to 1.000 and forget accuracy 1.000 to 1.000" in page.words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -102,6 +103,7 @@ def relearning(results: SavedResults) -> Blocks:
 def _add_settings(plot: Plot, variant: str, rows: Sequence[dict[str, Any]], colour: str, symbol: str) -> None:
     swept = [(row["seed"], setting) for row in rows for setting in row["frontier"]]
     chosen = [(row["seed"], row["setting"]) for row in rows if row.get("setting")]
+    places = Counter(_place(setting) for _seed, setting in swept)
     ring = {"color": "rgba(0,0,0,0)", "symbol": "circle", "size": 15, "line": {"color": colour, "width": 2}}
     point = {"color": colour, "symbol": symbol, "size": 8, "opacity": 0.65}
     for settings, marker, what in ((swept, point, ""), (chosen, ring, "chosen: ")):
@@ -112,7 +114,10 @@ def _add_settings(plot: Plot, variant: str, rows: Sequence[dict[str, Any]], colo
                     "mode": "markers",
                     "x": [setting["retain_accuracy"] for _seed, setting in settings],
                     "y": [setting["forget_accuracy"] for _seed, setting in settings],
-                    "customdata": [f"{what}{_setting_in_words(setting)}\nseed {seed}" for seed, setting in settings],
+                    "customdata": [
+                        f"{what}{_setting_in_words(setting)}\nseed {seed}{_others(setting, places)}"
+                        for seed, setting in settings
+                    ],
                     "hovertemplate": "<b>%{fullData.name}</b><br>%{customdata}"
                     "<br>retain %{x:.3f}, forget %{y:.3f}<extra></extra>",
                     "name": shortened(variant),
@@ -133,6 +138,16 @@ def _add_settings(plot: Plot, variant: str, rows: Sequence[dict[str, Any]], colo
         f"forget {setting['forget_accuracy']:.3f}".replace("\n", ", ")
         for seed, setting in chosen
     )
+
+
+def _place(setting: dict[str, Any]) -> tuple[float, float]:
+    return setting["retain_accuracy"], setting["forget_accuracy"]
+
+
+def _others(setting: dict[str, Any], places: Counter[tuple[float, float]]) -> str:
+    """How many settings of the variant lie under the same point."""
+    n_others = places[_place(setting)] - 1
+    return f"\nand {n_others} more at this point" if n_others > 0 else ""
 
 
 def _setting_in_words(setting: dict[str, Any]) -> str:
