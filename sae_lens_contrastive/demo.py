@@ -9,7 +9,7 @@ from typing import Any
 from sae_lens_contrastive.config import load_yaml, parse_config
 from sae_lens_contrastive.files import write_json
 from sae_lens_contrastive.packaged import packaged_file
-from sae_lens_contrastive.report import load_results, results_table, write_figures
+from sae_lens_contrastive.report import load_results, results_table, write_figures, write_page
 from sae_lens_contrastive.report.results import RESULTS_FILE
 from sae_lens_contrastive.runs import claim_folder
 from sae_lens_contrastive.training import load_summary, resolve_runs, train_runs
@@ -44,10 +44,13 @@ def run_demo(out: Path | str) -> list[dict[str, Any]]:
         for result, folder in zip(results, folders, strict=True)
     ]
     write_json(out / RESULTS_FILE, rows)
-    figures = write_figures(load_results(out), out)
+    saved = load_results(out)
+    figures = write_figures(saved, out)
+    page = write_page(saved, out)
     print(f"\nForgetting {spec.forget_domain}, keeping {', '.join(results[0].retain_accuracy_by_domain)}\n")
     print(results_table(rows))
     print(f"\n{time.perf_counter() - start:.0f} s. Results: {out / RESULTS_FILE}")
     print(f"Figures: {', '.join(str(figure) for figure in figures)}")
+    print(f"All of it on one page: {page}")
     print(f"SAEs, loadable with SAE.load_from_disk: {', '.join(str(folder / 'sae') for folder in folders)}")
     return rows

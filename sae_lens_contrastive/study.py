@@ -16,7 +16,7 @@ from sae_lens_contrastive.config import StrictModel, load_yaml, merge, parse_con
 from sae_lens_contrastive.errors import ConfigError, UserError
 from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.models import load_model
-from sae_lens_contrastive.report import load_results, results_table, write_figures
+from sae_lens_contrastive.report import load_results, results_table, write_figures, write_page
 from sae_lens_contrastive.report.results import RESULTS_FILE
 from sae_lens_contrastive.report.saved_rows import checked_rows
 from sae_lens_contrastive.runs import claim_folder, hold_folder
@@ -145,8 +145,10 @@ def run_study(
     ordered = _in_order(parts, rows)
     write_json(out / RESULTS_FILE, ordered)
     print(f"\n{len(rows)} of {len(parts)} parts\n\n{results_table(ordered)}\n")
-    for figure in write_figures(load_results(out), out):
+    results = load_results(out)
+    for figure in write_figures(results, out):
         print(figure)
+    print(write_page(results, out))
     return ordered
 
 

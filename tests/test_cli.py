@@ -74,8 +74,8 @@ def test_a_defect_is_not_dressed_up_as_a_mistake_of_the_user(monkeypatch, tmp_pa
         main(["report", str(tmp_path)])
 
 
-def test_a_report_names_its_figures(tmp_path, capsys):
+def test_a_report_names_its_figures_and_its_page(tmp_path, capsys):
     records = [{"step": step, "overall_loss": 1 / step} for step in (1, 2, 3)]
     write_json(tmp_path / "a" / "history.json", records)
     assert main(["report", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'training_losses.png'}\n"
+    assert capsys.readouterr().out == f"{tmp_path / 'training_losses.png'}\n{tmp_path / 'report.html'}\n"

@@ -164,8 +164,8 @@ def push(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    """Tables and figures from what is saved."""
-    from sae_lens_contrastive.report import load_results, measures_table, results_table, write_figures
+    """Tables, figures and a page from what is saved."""
+    from sae_lens_contrastive.report import load_results, measures_table, results_table, write_figures, write_page
     from sae_lens_contrastive.report.pareto import PARETO_FILE, front_table, write_pareto_front
 
     if (options.folder / PARETO_FILE).is_file():
@@ -173,12 +173,15 @@ def report(options: argparse.Namespace) -> None:
         print(write_pareto_front(options.folder))
         return
     results = load_results(options.folder)
+    # First: what is damaged is said before anything else is written.
+    page = write_page(results, options.folder)
     if results.rows:
         print(results_table(results.rows))
         if (measures := measures_table(results.rows)) is not None:
             print(f"\n{measures}")
     for figure in write_figures(results, options.folder):
         print(figure)
+    print(page)
 
 
 def _sae_and_edit(options: argparse.Namespace) -> tuple[Any, ForgetEdit]:

@@ -27,7 +27,7 @@ examples:
       --dry-run --out runs/repository
       a folder for the Hugging Face hub, with a model card; without --dry-run it is uploaded
   sae-lens-contrastive report runs/demo
-      table and figures from what is saved; runs no model
+      table, figures and one page, report.html, from what is saved; runs no model
 
 exit codes: 0 done, 2 something in the input must change (the message says what), 130 interrupted (run again to go on)
 """
@@ -240,7 +240,10 @@ def _add_push(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _add_report(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     report = subparsers.add_parser(
-        "report", help="table and figures from saved results", description="Draw what is saved below a folder."
+        "report",
+        help="table, figures and a page from saved results",
+        description="Print the tables of what is saved below a folder, draw its figures, and write report.html: all of "
+        "it on one page that needs no network.",
     )
     report.add_argument("folder", metavar="DIR", type=Path, help="the --out folder of any other command")
     report.set_defaults(run=commands.report)

@@ -16,7 +16,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 def draw_frontier(results: SavedResults) -> Figure | None:
     """Forget against retain accuracy on the select questions: a point a setting, the chosen one ringed."""
-    found = {setting: rows for setting in results.settings if (rows := _with_frontier(results, setting))}
+    found = frontiers(results)
     if not found:
         return None
     figure, blocks = setting_blocks(results, dict.fromkeys(found, 3.6), 7.2, legend_inches=0.9)
@@ -39,10 +39,18 @@ def draw_frontier(results: SavedResults) -> Figure | None:
     return figure
 
 
-def _with_frontier(results: SavedResults, setting: str) -> dict[str, list[dict[str, Any]]]:
-    found = results.rows_of(setting)
-    rows = {variant: [row for row in seeds if row.get("frontier")] for variant, seeds in found.items()}
-    return {variant: seeds for variant, seeds in rows.items() if seeds}
+def frontiers(results: SavedResults) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """{setting: {variant: rows}} of the rows whose settings were swept."""
+    found = {}
+    for setting in results.settings:
+        rows = {
+            variant: swept
+            for variant, seeds in results.rows_of(setting).items()
+            if (swept := [row for row in seeds if row.get("frontier")])
+        }
+        if rows:
+            found[setting] = rows
+    return found
 
 
 def _draw_variant(axes: Axes, variant: str, rows: Sequence[dict[str, Any]], colour: str, marker: str) -> None:

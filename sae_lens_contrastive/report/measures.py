@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sae_lens_contrastive.report.results import setting_of
-from sae_lens_contrastive.report.table import in_columns
+from sae_lens_contrastive.report.table import Cells, in_columns
 
 _Row = dict[str, Any]
 
@@ -17,6 +17,12 @@ def measures_table(rows: Sequence[_Row]) -> str | None:
     Losses and divergences are in nats per token. `random features` is the mean forget accuracy over draws, with the
     share of draws that forget as much.
     """
+    cells = measures_cells(rows)
+    return None if cells is None else in_columns([cells.header, *cells.lines])
+
+
+def measures_cells(rows: Sequence[_Row]) -> Cells | None:
+    """The cells of `measures_table`."""
     cells = {name: [cell(row) for row in rows] for name, cell in _CELLS.items()}
     shown = {name: values for name, values in cells.items() if any(values)}
     if not shown:
@@ -24,8 +30,8 @@ def measures_table(rows: Sequence[_Row]) -> str | None:
     names = [(setting_of(row), row["variant"], str(row["seed"])) for row in rows]
     columns = {"setting": [name[0] for name in names]} if any(name[0] for name in names) else {}
     columns |= {"variant": [name[1] for name in names], "seed": [name[2] for name in names], **shown}
-    lines = [tuple(columns), *zip(*([value or "-" for value in values] for values in columns.values()), strict=True)]
-    return in_columns(lines)
+    lines = list(zip(*([value or "-" for value in values] for values in columns.values()), strict=True))
+    return Cells(tuple(columns), lines)
 
 
 def _settings(row: _Row) -> str:

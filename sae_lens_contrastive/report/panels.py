@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,22 @@ _THIN: dict[str, Any] = {"linewidth": 0.5, "alpha": 0.4}
 
 Series = Mapping[int, float]
 """Value at each training step, of one seed."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A quantity against training step."""
+
+    label: str
+    """What the legend calls it; empty for a line that its panel names."""
+    seeds: Sequence[Series]
+    """A series for each seed."""
+    colour: str
+    """Colour."""
+    style: str = "-"
+    """Line style, by matplotlib's sign for it."""
+    marker: str = ""
+    """matplotlib's sign for the points that are drawn in the place of a line."""
 
 
 def variant_styles(variants: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -63,6 +80,17 @@ def seed_lines(axes: Axes, seeds: Sequence[Series], **style: Any) -> None:
     marker = {"marker": "o", "markersize": 3} if len(spreads) == 1 else {}
     style = {"linewidth": 1.5, "alpha": 0.7, **marker, **style}
     axes.plot(list(spreads), [spread.mean for spread in spreads.values()], **style)
+
+
+def draw_lines(axes: Axes, lines: Iterable[Line]) -> None:
+    """Draw lines over their seeds; points are the mean over them."""
+    for line in lines:
+        if not line.marker:
+            named = {"label": line.label} if line.label else {}
+            seed_lines(axes, line.seeds, color=line.colour, linestyle=line.style, **named)
+        elif points := {step: spread.mean for step, spread in spread_by_step(line.seeds).items()}:
+            style: dict[str, Any] = {"color": line.colour, "markersize": 5, "label": line.label}
+            axes.plot(list(points), list(points.values()), line.marker, **style)
 
 
 def draw_quantities(
@@ -152,19 +180,25 @@ def logarithmic_if_wide(panels: Sequence[Axes]) -> None:
 
     A few values far below all others, where a loss touches 0, are left outside the panel.
     """
-    values = _line_values(panels)
-    values = values[values != 0]
-    if not values.size or values.min() < 0:
+    limits = logarithmic_limits(_line_values(panels))
+    if limits is None:
         return
-    low, high = float(np.percentile(values, 1)), float(values.max())
-    if high <= 5 * low:
-        return
+    low, high = limits
     for axes in panels:
         axes.set_yscale("log", nonpositive="mask")
         axes.set_ylim(low / 1.3, high * 1.3)
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 50 * low else (1.0,)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def logarithmic_limits(values: Float[np.ndarray, " n"]) -> tuple[float, float] | None:
+    """Lowest, a few far outliers apart, and highest of values that want a logarithmic scale; None if they do not."""
+    values = values[values != 0]
+    if not values.size or values.min() < 0:
+        return None
+    low, high = float(np.percentile(values, 1)), float(values.max())
+    return (low, high) if high > 5 * low else None
 
 
 def scale_counts(panels: Sequence[Axes]) -> None:

@@ -12,7 +12,7 @@ from sae_lens_contrastive.report.results import SavedResults
 
 def draw_relearning(results: SavedResults) -> Figure | None:
     """Accuracy on held-out forget questions against fine-tuning steps on a few forget examples, the edit in place."""
-    found = {setting: curves for setting in results.settings if (curves := _curves(results, setting))}
+    found = relearning_curves(results)
     if not found:
         return None
     figure, blocks = setting_blocks(results, dict.fromkeys(found, 3.2), 6.4, legend_inches=0.8)
@@ -20,8 +20,7 @@ def draw_relearning(results: SavedResults) -> Figure | None:
     for setting, curves in found.items():
         axes = blocks[setting].subplots()
         for variant, seeds in curves.items():
-            lines = [dict(zip(curve["steps"], curve["accuracy"], strict=True)) for curve in seeds]
-            seed_lines(axes, lines, label=variant, **styles[variant])
+            seed_lines(axes, [accuracy_by_step(curve) for curve in seeds], label=variant, **styles[variant])
         unedited = next(iter(curves.values()))[0]["unedited_accuracy"]
         axes.axhline(unedited, color="#666666", linestyle="--", linewidth=1, zorder=0, label="unedited model")
         axes.set_xscale("symlog", linthresh=1)
@@ -34,9 +33,20 @@ def draw_relearning(results: SavedResults) -> Figure | None:
     return figure
 
 
-def _curves(results: SavedResults, setting: str) -> dict[str, list[dict[str, Any]]]:
-    curves = {
-        variant: [row["measures"]["relearning"] for row in rows if (row.get("measures") or {}).get("relearning")]
-        for variant, rows in results.rows_of(setting).items()
-    }
-    return {variant: seeds for variant, seeds in curves.items() if seeds}
+def relearning_curves(results: SavedResults) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """{setting: {variant: what was measured with each seed}}, where it was."""
+    found = {}
+    for setting in results.settings:
+        curves = {
+            variant: measured
+            for variant, rows in results.rows_of(setting).items()
+            if (measured := [curve for row in rows if (curve := (row.get("measures") or {}).get("relearning"))])
+        }
+        if curves:
+            found[setting] = curves
+    return found
+
+
+def accuracy_by_step(curve: dict[str, Any]) -> dict[int, float]:
+    """Accuracy on held-out forget questions after each number of fine-tuning steps."""
+    return dict(zip(curve["steps"], curve["accuracy"], strict=True))

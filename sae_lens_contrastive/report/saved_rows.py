@@ -22,9 +22,15 @@ class _Saved(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+_Options = dict[_Name, _Number | bool | _Name | None]
+
+
 class _Setting(_Saved):
     selector: _Name
-    selector_options: dict[_Name, _Number | bool | _Name | None]
+    selector_options: _Options
+    n_features: _Count | None = None
+    intervention: _Name = ""
+    intervention_options: _Options = Field(default_factory=dict)
     n_surviving: _Count
     forget_accuracy: _Share
     retain_accuracy: _Share
@@ -88,6 +94,13 @@ class _Measures(_Saved):
     relearning: _Relearning | None = None
 
 
+class _Provenance(_Saved):
+    sae_sha256: _Name
+    model_sha256: _Name
+    spec_sha256: _Name
+    versions: dict[_Name, _Name]
+
+
 class _Row(_Saved):
     variant: _Name
     seed: _Count
@@ -102,6 +115,7 @@ class _Row(_Saved):
     setting: _Setting | None = None
     frontier: list[_Setting] = Field(default_factory=list)
     measures: _Measures | None = None
+    provenance: _Provenance | None = None
     explained_variance: _Number | None = None
     l0: _Number | None = None
     d_sae: _Count | None = None
@@ -119,6 +133,11 @@ class _Summary(_Saved):
     seed: _Count
 
 
+class _Run(_Saved):
+    kind: _Name
+    config: dict[str, Any]
+
+
 _ROWS = TypeAdapter(list[_Row])
 _RECORDS = TypeAdapter(list[dict[_Name, _Number | None]])
 
@@ -129,7 +148,7 @@ def checked_rows(rows: Any, path: Path) -> list[dict[str, Any]]:
         _ROWS.validate_python(rows)
     except ValidationError as error:
         raise UserError(
-            f"{path} is not a list of evaluation results ({_first(error)}). Run the evaluation again."
+            f"{path} is not a list of evaluation results ({first_mistake(error)}). Run the evaluation again."
         ) from None
     return rows
 
@@ -139,7 +158,7 @@ def checked_records(records: Any, path: Path) -> list[dict[str, float]]:
     try:
         _RECORDS.validate_python(records)
     except ValidationError as error:
-        raise UserError(f"{path} is not a training history ({_first(error)}). Run the training again.") from None
+        raise UserError(f"{path} is not a training history ({first_mistake(error)}). Run the training again.") from None
     for number, record in enumerate(records):
         if not isinstance(record.get("step"), int):
             raise UserError(f"{path} is not a training history ({number}: no step). Run the training again.")
@@ -151,11 +170,23 @@ def checked_summary(summary: Any, path: Path) -> dict[str, Any]:
     try:
         _Summary.model_validate(summary)
     except ValidationError as error:
-        raise UserError(f"{path} is not the summary of a training run ({_first(error)}). Run it again.") from None
+        raise UserError(
+            f"{path} is not the summary of a training run ({first_mistake(error)}). Run it again."
+        ) from None
     return summary
 
 
-def _first(error: ValidationError) -> str:
+def checked_run(run: Any, path: Path) -> dict[str, Any]:
+    """Kind and resolved configuration of a run as they are; `UserError` names the first value that cannot be one."""
+    try:
+        _Run.model_validate(run)
+    except ValidationError as error:
+        raise UserError(f"{path} is not what a run wrote ({first_mistake(error)}). Run it again.") from None
+    return run
+
+
+def first_mistake(error: ValidationError) -> str:
+    """Place and message of the first value that a schema refuses."""
     details = error.errors(include_input=False, include_url=False)[0]
     place = ".".join(str(part) for part in details["loc"])
     return f"{place}: {details['msg']}" if place else details["msg"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -31,10 +31,7 @@ def draw_unlearning_scores(results: SavedResults) -> Figure | None:
         chance = next(iter(rows.values()))[0]["held_out"]["chance"]
         at_chance = {"color": "#666666", "linestyle": "--", "linewidth": 1, "zorder": 0}
         axes.axvline(1 - chance, label="score of a model at chance", **at_chance)
-        series = {
-            SCORE: [_score(seeds) for seeds in rows.values()],
-            FORGETTING: [_forgetting(seeds) for seeds in rows.values()],
-        }
+        series = score_bars(rows)
         draw_bars(axes, list(rows), series, width_inches=_WIDTH - 2)
         axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
         axes.set_xlabel("higher = more is forgotten")
@@ -49,6 +46,14 @@ def draw_unlearning_scores(results: SavedResults) -> Figure | None:
         also.append(Line2D([], [], color="black", linewidth=1.2, label="95 % interval over questions (one seed)"))
     shared_legend(figure, columns=3, order=(SCORE, FORGETTING), also=also)
     return figure
+
+
+def score_bars(rows: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, list[Bar]]:
+    """Both numbers of each variant, given its rows, one for each seed."""
+    return {
+        SCORE: [_score(seeds) for seeds in rows.values()],
+        FORGETTING: [_forgetting(seeds) for seeds in rows.values()],
+    }
 
 
 def _score(rows: Sequence[dict[str, Any]]) -> Bar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sae_lens_contrastive.report.results import SavedResults, setting_of
@@ -18,13 +19,31 @@ def results_table(rows: Sequence[_Row]) -> str:
     One line for each SAE; with several seeds, one line for each variant of each setting: the mean over its seeds
     and half of its 95 % interval.
     """
+    cells = results_cells(rows)
+    return "\n".join([in_columns([cells.header, *cells.lines]), *([cells.note] if cells.note else [])])
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A table."""
+
+    header: tuple[str, ...]
+    """Name of each column."""
+    lines: list[tuple[str, ...]]
+    """Cells, line by line."""
+    note: str = ""
+    """What is said below it."""
+
+
+def results_cells(rows: Sequence[_Row]) -> Cells:
+    """The cells of `results_table`."""
     results = SavedResults(rows)
     saes = [seeds for setting in results.settings for seeds in results.rows_of(setting).values()]
     several = len(saes) < len(rows)
     columns = _columns(rows, several)
-    lines = [tuple(columns), *(tuple(cell(seeds) for cell in columns.values()) for seeds in saes)]
-    note = "\n±: half of the 95 % interval of the mean over the seeds (Student's t)." if several else ""
-    return in_columns(lines) + note
+    lines = [tuple(cell(seeds) for cell in columns.values()) for seeds in saes]
+    note = "±: half of the 95 % interval of the mean over the seeds (Student's t)." if several else ""
+    return Cells(tuple(columns), lines, note)
 
 
 def in_columns(lines: Sequence[tuple[str, ...]]) -> str:

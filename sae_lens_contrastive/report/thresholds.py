@@ -18,7 +18,7 @@ _PANEL_INCHES = 4.5
 
 
 @dataclass(frozen=True)
-class _Thresholds:
+class Thresholds:
     """What one setting has to show."""
 
     labels: list[str]
@@ -30,21 +30,28 @@ class _Thresholds:
 
     @property
     def selectors(self) -> list[str]:
+        """Selectors with their options."""
         return list(dict.fromkeys(name for bars in self.surviving.values() for name in bars))
 
     @property
+    def surviving_bars(self) -> dict[str, list[Bar | None]]:
+        """For each selector, a bar for each label."""
+        return {name: [self.surviving.get(label, {}).get(name) for label in self.labels] for name in self.selectors}
+
+    @property
     def inches(self) -> float:
+        """Height of the bars."""
         return AXIS_INCHES + (max(1, len(self.selectors)) * BAR_INCHES + 0.1) * len(self.labels)
 
     @property
     def n_panels(self) -> int:
+        """Panels that have something to show."""
         return bool(self.joining) + bool(self.surviving)
 
 
 def draw_feature_thresholds(results: SavedResults) -> Figure | None:
     """Correlation threshold of each variant that groups, and features that survive the retain threshold."""
-    found = {setting: _thresholds(results, setting) for setting in results.settings}
-    found = {setting: thresholds for setting, thresholds in found.items() if thresholds.n_panels}
+    found = thresholds_of(results)
     if not found:
         return None
     heights = {setting: thresholds.inches for setting, thresholds in found.items()}
@@ -61,35 +68,38 @@ def draw_feature_thresholds(results: SavedResults) -> Figure | None:
     return figure
 
 
-def _draw_joining(axes: Axes, thresholds: _Thresholds) -> list[Bar | None]:
+def _draw_joining(axes: Axes, thresholds: Thresholds) -> list[Bar | None]:
     labels, bars = thresholds.labels, thresholds.joining
     drawn = [bars.get(name) for name in labels]
     draw_bars(axes, labels, {"": drawn}, number="{:.3f}", width_inches=_PANEL_INCHES - 0.5, colours=COLOURS[2:])
     for place, name in enumerate(labels):
         if name in bars and bars[name] is None:
             axes.text(0, place, " no groups", va="center", fontsize=8, color="#666666")
-    axes.set_xlabel("adaptive correlation threshold $\\tau$")
+    axes.set_xlabel("adaptive correlation threshold τ")
     axes.set_title("Correlation that joins features", fontsize=10)
     return drawn
 
 
-def _draw_surviving(axes: Axes, thresholds: _Thresholds) -> list[Bar | None]:
-    bars = thresholds.surviving
-    series = {
-        selector: [bars.get(name, {}).get(selector) for name in thresholds.labels] for selector in thresholds.selectors
-    }
+def _draw_surviving(axes: Axes, thresholds: Thresholds) -> list[Bar | None]:
+    series = thresholds.surviving_bars
     draw_bars(axes, thresholds.labels, series, number="{:.0f}", width_inches=_PANEL_INCHES - 0.5)
     axes.set_xlabel("features left to choose from")
     axes.set_title("Forget features that a selector lets through", fontsize=10)
     return [bar for drawn in series.values() for bar in drawn]
 
 
-def _thresholds(results: SavedResults, setting: str) -> _Thresholds:
+def thresholds_of(results: SavedResults) -> dict[str, Thresholds]:
+    """What each setting has to show, where it has something."""
+    found = {setting: _thresholds(results, setting) for setting in results.settings}
+    return {setting: thresholds for setting, thresholds in found.items() if thresholds.n_panels}
+
+
+def _thresholds(results: SavedResults, setting: str) -> Thresholds:
     joining = {variant: _joining(seeds) for variant, seeds in results.runs_of(setting).items()}
     joining = joining if any(joining.values()) else {}
     surviving = {variant: bars for variant, seeds in results.rows_of(setting).items() if (bars := _surviving(seeds))}
     labels = [variant for variant in results.variants if variant in joining or variant in surviving]
-    return _Thresholds(labels, joining, surviving)
+    return Thresholds(labels, joining, surviving)
 
 
 def _joining(runs: Sequence[SavedRun]) -> Bar | None:

@@ -83,6 +83,23 @@ class QuestionEvaluator:
             for right in [self._answered(self.known, self.prompts.prompts, log_probs)]
         ]
 
+    def option_probabilities(
+        self, known: Sequence[int], sae: Any, edit: Edit
+    ) -> tuple[list[list[float]], list[list[float]]]:
+        """Probabilities of the options of some of the known questions, before an edit and after it.
+
+        They are those among the options, softmax of the scores, for the first phrasing.
+        """
+        part = self.prompts.only(known)
+        questions = [self.known[i] for i in known]
+
+        def probabilities(log_probs: Sequence[Float[Tensor, " n_spots"]]) -> list[list[float]]:
+            scores = option_scores(questions, part.prompts, log_probs, self._pooling)
+            return [torch.tensor(scores[i], dtype=torch.float64).softmax(0).tolist() for i in range(len(questions))]
+
+        (edited,) = part.edited(sae, [edit])
+        return probabilities(part.log_probs), probabilities(edited)
+
     def paraphrase_answers(self, sae: Any, edit: Edit) -> Bool[Tensor, " n_paraphrases"]:
         """Which of the other phrasings of the known questions are still answered right under an edit.
 

@@ -17,8 +17,10 @@ from sae_lens_contrastive.files import read_json, usable_folder, write_json
 from sae_lens_contrastive.forget_edit import ForgetEdit, save_forget_edit
 from sae_lens_contrastive.forget_edit.edit import directions
 from sae_lens_contrastive.models import check_hook, load_model, model_digest
+from sae_lens_contrastive.saved_examples import EXAMPLES_FOLDER
 from sae_lens_contrastive.unlearning.answer_store import AnswerStore
 from sae_lens_contrastive.unlearning.ensemble import Ensemble
+from sae_lens_contrastive.unlearning.examples import evaluation_examples
 from sae_lens_contrastive.unlearning.held_out import held_out_report, unedited_report
 from sae_lens_contrastive.unlearning.output import (
     MemberFeatures,
@@ -53,12 +55,12 @@ def evaluate_saes(
     """Evaluate SAEs and return their results in the given order.
 
     With `out`, each result is saved as `<name>.json` as soon as it is there, in SAEBench's format as
-    `saebench/<name>_eval_results.json`, the chosen edit as `forget_edits/<name>.json` for `apply_forget_edit`, and all
-    results as `results.json`; a saved result is used again if SAE, model,
-    specification, data and package versions are the same. Answers under single
-    settings are saved as well, in `answers/<name>.json`, so that a killed evaluation goes on where it stopped. `model`
-    spares loading `spec.model`, which it must be; `shared` keeps what SAEs share from one call with this model to the
-    next, by specification and hook, and the folder `cache` from one process to another.
+    `saebench/<name>_eval_results.json`, the chosen edit as `forget_edits/<name>.json` for `apply_forget_edit`, features
+    and answers to look at as `examples/<name>.json`, and all results as `results.json`; a saved result is used again if
+    SAE, model, specification, data and package versions are the same. Answers under single settings are saved as well,
+    in `answers/<name>.json`, so that a killed evaluation goes on where it stopped. `model` spares loading `spec.model`,
+    which it must be; `shared` keeps what SAEs share from one call with this model to the next, by specification and
+    hook, and the folder `cache` from one process to another.
 
     Raises `UserError`, before the model loads, for an input that cannot be read, a folder that cannot be written to and
     an SAE that cannot be loaded or edited or has weights that are not finite; after it, for a hook or width that the
@@ -157,7 +159,7 @@ def _evaluate(
     features = () if chosen is None else chosen.edit.features
     if chosen is not None and features and out is not None:
         save_forget_edit(_forget_edit(sae, chosen, data), out / FORGET_EDITS_FOLDER / f"{name}.json")
-    return UnlearningResult(
+    result = UnlearningResult(
         name=name,
         variant=subject.variant,
         seed=subject.seed,
@@ -181,6 +183,12 @@ def _evaluate(
         frontier=frontier,
         provenance=provenance,
     )
+    if sae is not None and out is not None:
+        # After the clock was read: they are no part of what is measured.
+        edit = None if chosen is None else chosen.edit
+        examples = evaluation_examples(sae, edit, data, variant=subject.variant, seed=subject.seed)
+        write_json(out / EXAMPLES_FOLDER / f"{name}.json", examples.model_dump())
+    return result
 
 
 def _forget_edit(sae: Any, chosen: SweptSetting, data: HookData) -> ForgetEdit:

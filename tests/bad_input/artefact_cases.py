@@ -27,6 +27,13 @@ def _edit(**changes: Any) -> dict[str, Any]:
     return {**FORGET_EDIT, **changes}
 
 
+def _examples(token: str) -> dict[str, Any]:
+    snippet = {"corpus": "forget", "tokens": [token], "activations": [1.0]}
+    feature = {"feature": 0, "forget_rate": 0.5, "retain_rate": 0.0, "snippets": [snippet]}
+    names = {"variant": "mine", "seed": 0, "forget_domain": "cities", "features_from": "edit"}
+    return {**names, "features": [feature], "questions": []}
+
+
 def _weights(**changes: Any) -> bytes:
     return save({**sae_weights(), **changes})
 
@@ -92,6 +99,9 @@ FOLDERS = [
     BadInput("results", "a history without steps", REPORT, {"results/history.json": [{"overall_loss": 1.0}]}),
     BadInput("results", "a history with text in it", REPORT, {"results/history.json": [{**HISTORY[0], "l0": "many"}]}),
     BadInput("results", "records that are none", REPORT, {"results/trackers.json": {"grouping": [{"step": 1}]}}),
+    BadInput("results", "examples that are none", REPORT, {"results/examples/a.json": {"features": []}}),
+    BadInput("results", "a token of a million characters", REPORT, {"results/examples/a.json": _examples("a" * 10**6)}),
+    BadInput("results", "a configuration that is none", REPORT, {"results/run.json": {"kind": "eval"}}),
     BadInput("results", "a damaged summary", REPORT, {"results/summary.json": {"variant": 1, "seed": 0}}),
 ]
 STUDIES = [

@@ -31,8 +31,8 @@ _CHECKED = {
         "That it can be written to, is empty or holds the same run, and that no other process works in it."
     ),
     "results": (
-        "Types and ranges of all that a table or figure shows; names without control characters, 200 characters at "
-        "most."
+        "Types and ranges of all that a table, a figure or the page shows; names without control characters, 200 "
+        "characters at most."
     ),
     "forget edit": "Types and ranges of all fields; features and directions against the SAE; that its model is known.",
     "study": "As a configuration; names that become folders; every file that it names.",

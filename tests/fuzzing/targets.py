@@ -18,6 +18,8 @@ from sae_lens_contrastive.data.questions import load_questions
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.forget_edit import load_forget_edit
 from sae_lens_contrastive.report import load_results, measures_table, results_table
+from sae_lens_contrastive.report.examples import load_examples
+from sae_lens_contrastive.report.provenance import load_configurations
 from sae_lens_contrastive.study import StudySpec
 from sae_lens_contrastive.training import RunConfig
 from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest
@@ -74,6 +76,16 @@ def results(content: bytes) -> None:
                 measures_table(rows)
 
 
+def page(content: bytes) -> None:
+    """What a page shows beside results: examples and configurations."""
+    for name, load in (("examples/a.json", load_examples), ("run.json", load_configurations)):
+        with TemporaryDirectory() as folder, suppress(UserError):
+            path = Path(folder) / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+            load(folder)
+
+
 def forget_edit(content: bytes) -> None:
     """A forget edit."""
     with _file("forget_edit.json", content) as path, suppress(UserError):
@@ -101,5 +113,5 @@ def _sae(config: bytes, weights: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (configuration, overrides, questions, corpus, results, forget_edit, sae_config, sae_weights)
+    for target in (configuration, overrides, questions, corpus, results, page, forget_edit, sae_config, sae_weights)
 }

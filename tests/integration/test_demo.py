@@ -29,7 +29,9 @@ def test_the_demo_on_the_tiny_target(tmp_path, monkeypatch, capsys):
     demo.run_demo(tmp_path / "demo")
     first = check_outputs(tmp_path / "demo")
     assert all((tmp_path / "demo" / name).stat().st_size > 5000 for name in FIGURES[:2])
-    assert "run5" in capsys.readouterr().out
+    assert "run5" in (said := capsys.readouterr().out)
+    assert str(tmp_path / "demo" / "report.html") in said
+    assert 'id="features"' in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
 
     for module, work in ((train_module, "load_model"), (evaluate_module, "HookData")):
         monkeypatch.setattr(module, work, lambda *_args, **_kwargs: pytest.fail("nothing was left to do"))

@@ -58,6 +58,7 @@ def test_a_study_ends_in_a_row_for_every_setting_seed_and_variant(study_file, mo
     assert all(row["target"] == "tiny" and row["layer"] == 19 for row in rows)
     assert json.loads((tmp_path / "results.json").read_text()) == rows
     assert {"unlearning_scores.png", "training_losses.png"} <= {path.name for path in tmp_path.glob("*.png")}
+    assert (tmp_path / "report.html").is_file()
     monkeypatch.setattr(study_module, "train_runs", lambda runs, out, *_: [out / run.variant for run in runs])
     assert run_study(study_file, tmp_path) == rows
 

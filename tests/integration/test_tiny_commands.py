@@ -33,7 +33,13 @@ def test_train_eval_and_report(trained, tmp_path, capsys):
         )
         assert set(row["held_out"]) == {"forget_accuracy", "chance", "forgetting", "retain_accuracy", "ci95"}
         assert (row["unlearning_score"] == 0) == (row["cause_of_zero"] is not None)
+    assert [path.name for path in sorted((out / "examples").iterdir())] == ["baseline.json", "contrastive.json"]
     assert main(["report", str(out)]) == 0
+    assert str(out / "report.html") in capsys.readouterr().out
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert 'id="features"' in page
+    assert 'id="questions"' in page
+    assert "forget_domain: countries" in page
     assert (out / "unlearning_scores.png").stat().st_size > 5000
     assert main(["report", str(trained)]) == 0
     assert (trained / "training_losses.png").stat().st_size > 5000

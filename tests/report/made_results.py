@@ -122,3 +122,25 @@ def run(variant, seed=0, setting="", *, records=None, **trackers):
     """A run as `load_results` gives it."""
     records = history() if records is None else records
     return SavedRun(variant, seed, setting, records, TrackerRecords.model_validate(trackers))
+
+
+def examples(variant, seed=0, *, features_from="edit", questions=True, token=" Nairobi"):
+    """What an evaluation saves to look at, as in `EvaluationExamples`."""
+    snippet = {"corpus": "forget", "tokens": ["the", " city", token], "activations": [0.0, 1.5, 6.0]}
+    question = {
+        "side": "forget",
+        "domain": "countries",
+        "stem": "The capital of Kenya is",
+        "options": ["Lima", "Nairobi"],
+        "answer_index": 1,
+        "before": [0.125, 0.875],
+        "after": [0.75, 0.25],
+    }
+    return {
+        "variant": variant,
+        "seed": seed,
+        "forget_domain": "countries",
+        "features_from": features_from,
+        "features": [{"feature": 517, "forget_rate": 0.25, "retain_rate": 0.0125, "snippets": [snippet]}],
+        "questions": [question] if questions else [],
+    }

@@ -16,7 +16,7 @@ def test_correlations_their_threshold_and_the_groups_it_makes():
     correlations, counts = column(figure, "grouped", 2)
     for percentile, value in ((50, 0.02), (75, 0.05), (85, 0.1), (95, 0.2), (99, 0.5)):
         assert points(correlations, f"{percentile}th percentile of |C|") == [(step, value) for step in STEPS]
-    assert points(correlations, "threshold $\\tau$") == [(step, 0.2) for step in STEPS]
+    assert points(correlations, "threshold τ") == [(step, 0.2) for step in STEPS]
     assert points(counts, "groups") == [(step, 3) for step in STEPS]
     assert points(counts, "features in groups") == [(step, 12) for step in STEPS]
     assert counts.get_yscale() == "log"
@@ -27,7 +27,7 @@ def test_lines_are_means_over_the_seeds():
     runs = [run("a", seed, grouping=grouping(threshold=0.1 + 0.2 * seed, n_groups=4 * seed)) for seed in (0, 1)]
     figure = draw_correlation_history(SavedResults(runs=runs))
     correlations, counts = column(figure, "a", 2)
-    assert points(correlations, "threshold $\\tau$") == [(step, pytest.approx(0.2)) for step in STEPS]
+    assert points(correlations, "threshold τ") == [(step, pytest.approx(0.2)) for step in STEPS]
     assert points(counts, "groups") == [(step, 2) for step in STEPS]
     # One seed has no groups: the scale goes down to 0.
     assert counts.get_ylim()[0] < 0
