@@ -28,6 +28,7 @@ from sae_lens_contrastive.training.trainer import HISTORY_FILE, TRACKERS_FILE, C
 
 SUMMARY_FILE = "summary.json"
 CONFIG_FILE = "config.yaml"
+CHECKPOINTS_FOLDER = "checkpoints"
 
 
 def train_runs(
@@ -60,7 +61,8 @@ def train_runs(
             model = load_model(group[0].model, dtype=group[0].dtype, device=group[0].device)
         loaded = wanted
         cache = _cache(group[0], activations or out / "activations")
-        _train_together(group, folders, texts[key], out / "checkpoints" / key, cache, model)
+        _train_together(group, folders, texts[key], out / CHECKPOINTS_FOLDER / key, cache, model)
+    _remove_spent_checkpoints(out)
     return list(folders.values())
 
 
@@ -153,6 +155,14 @@ def _train_together(
         _write_results(run, folders[run.variant], trainers[run.variant], max(0.0, shared))
     # Not before: until everything is saved, the last checkpoint is what a killed run goes on from.
     shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _remove_spent_checkpoints(out: Path) -> None:
+    """Remove checkpoints of runs that are all finished: a process killed at its very end leaves them behind."""
+    for together in (out / CHECKPOINTS_FOLDER).glob("*"):
+        variants = {path.name for path in together.glob("*/*") if path.is_dir()}
+        if variants and all((out / variant / SUMMARY_FILE).is_file() for variant in variants):
+            shutil.rmtree(together, ignore_errors=True)
 
 
 def _write_results(run: RunConfig, folder: Path, trainer: ContrastiveSAETrainer, seconds_shared: float) -> None:

@@ -207,6 +207,19 @@ def test_a_run_that_is_killed_before_its_summary_goes_on_from_its_last_checkpoin
     assert not list((tmp_path / "checkpoints").glob("*"))
 
 
+def test_checkpoints_that_a_kill_at_the_very_end_left_are_removed(tiny_model, corpora, tmp_path):
+    runs = resolve_runs(TARGET, variants("run0", "run1"), overrides(corpora))
+    for variant in ("run0", "run1", "unfinished"):
+        (tmp_path / "checkpoints/left/1024" / variant).mkdir(parents=True)
+    (tmp_path / "checkpoints/spent/1024/run0").mkdir(parents=True)
+    train_runs(runs, tmp_path, tiny_model)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["left"]
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished/summary.json").write_text("{}")
+    train_runs(runs, tmp_path, tiny_model)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
 def test_an_interrupted_command_ends_with_one_line(corpora, tmp_path, monkeypatch, capsys):
     def interrupt(*_arguments):
         signal.raise_signal(signal.SIGTERM)
