@@ -7,7 +7,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -49,22 +48,25 @@ class EditedLM(HFLM):
     def _loglikelihood_tokens(
         self, requests: list[_Request], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
+        self._n_asked = {}
         for text, context, continuation in requests:
             put = (context + continuation)[-(self.max_length + 1) : -1]
             # Only a text whose own likelihood is asked for comes without a text of its own.
-            n_asked = len(put) if text is None else len(put) + 1 - len(continuation)
-            self._n_asked[tuple(put)] = n_asked
+            self._n_asked[tuple(put)] = len(put) if text is None else len(put) + 1 - len(continuation)
         return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
 
-    def _model_call(self, inps: Int[Tensor, "batch pos"], *_args: Any, **_kwargs: Any) -> Float[Tensor, "batch pos v"]:
-        # The harness pads on the right, with zeros, and says nothing of it.
-        lengths = [len(row) - len(_pads(row)) for row in inps.tolist()]
-        attended = torch.arange(inps.shape[1], device=inps.device) < torch.tensor(lengths, device=inps.device)[:, None]
+    def _model_call(self, inps: Int[Tensor, "batch pos"], *args: Any, **kwargs: Any) -> Float[Tensor, "batch pos v"]:
         if self.applied is not None:
-            rows = [tuple(row[:length]) for row, length in zip(inps.tolist(), lengths, strict=True)]
-            self.applied.asked_first([self._n_asked.get(row, len(row)) for row in rows])
-        with torch.no_grad():
-            return self.model(inps, attention_mask=attended.long()).logits
+            self.applied.asked_first([self._asked_of(row) for row in inps.tolist()])
+        return super()._model_call(inps, *args, **kwargs)
+
+    def _asked_of(self, row: list[int]) -> int:
+        """How many tokens of a row the model is asked; the harness pads rows on the right, with zeros."""
+        shortest = len(row)
+        while shortest > 0 and row[shortest - 1] == 0:
+            shortest -= 1
+        rows = (tuple(row[:end]) for end in range(shortest, len(row) + 1))
+        return next(self._n_asked[put] for put in rows if put in self._n_asked)
 
 
 def check_tasks(tasks: Sequence[str], folders: Sequence[Path] = ()) -> Any:
@@ -114,11 +116,3 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
         for name, value in metrics.items()
         if isinstance(value, int | float) and name != "sample_len"
     }
-
-
-def _pads(row: list[int]) -> list[int]:
-    """The zeros at the end of a row."""
-    end = len(row)
-    while end > 0 and row[end - 1] == 0:
-        end -= 1
-    return row[end:]
