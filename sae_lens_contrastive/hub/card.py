@@ -49,9 +49,8 @@ def model_card(publications: Mapping[str, Publication], repo_id: str) -> str:
     domains = ", ".join(dict.fromkeys(plain(p.result.forget_domain) for p in publications.values()))
     sections = [
         f"# Sparse autoencoders that make a model forget: {domains}",
-        "Trained and evaluated with sae-lens-contrastive. An SAE alone changes nothing; with its forget edit, features "
-        "of the forget domain are edited at the hook, and the model answers questions about it no better than by "
-        "guessing, as far as the table says.",
+        "Trained and evaluated with sae-lens-contrastive. An SAE alone changes nothing; its forget edit, where there "
+        "is one, edits features of the forget domain at the hook. The table says how far the model then forgets.",
         "## What is forgotten, and what is kept",
         _table(publications, _SCORES),
         "Settings were chosen on one half of the questions; *forgetting*, both accuracies and near domains are of the "
