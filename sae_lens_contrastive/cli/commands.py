@@ -152,8 +152,8 @@ def push(options: argparse.Namespace) -> None:
     check_repo_id(options.repo)
     if not options.sae:
         raise UserError("Give at least one SAE: --sae DIR.")
-    if options.dry_run and options.out is None:
-        raise UserError("Give a folder for the repository with --out.")
+    if options.dry_run != (options.out is not None):
+        raise UserError("Give a folder with --out for a --dry-run, and only for that.")
     saes = {_sae_name(path): path for path in options.sae}
     if len(saes) < len(options.sae):
         raise UserError("Two of the SAEs have the same name. Push them to different repositories.")

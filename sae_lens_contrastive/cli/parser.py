@@ -233,8 +233,10 @@ def _add_push(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
     push.add_argument("--eval", metavar="DIR", type=Path, required=True, help="the --out folder of their evaluation")
     push.add_argument("--repo", metavar="OWNER/NAME", required=True, help="repository; it is created if need be")
     push.add_argument("--private", action="store_true", help="make a new repository private")
-    push.add_argument("--out", type=Path, help="folder to keep what is uploaded in; needed for --dry-run")
-    push.add_argument("--dry-run", action="store_true", help="write the folder to --out and upload nothing")
+    push.add_argument(
+        "--dry-run", action="store_true", help="write what would be uploaded to --out, and upload nothing"
+    )
+    push.add_argument("--out", type=Path, help="new folder for --dry-run")
     push.set_defaults(run=commands.push)
 
 

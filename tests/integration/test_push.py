@@ -98,7 +98,8 @@ def test_an_sae_without_a_passing_setting_has_no_edit_and_a_zero_with_its_cause(
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ([*DRY_RUN[:-2]], "Give a folder for the repository with --out"),
+        (DRY_RUN[:-2], "Give a folder with --out for a --dry-run"),
+        ([*PUSH, "--out", "repository"], "and only for that"),
         ([*DRY_RUN[:-1], "trained"], "trained is not empty. Give a new or empty folder with --out"),
         (["push", *PUSH[3:], *DRY_RUN[-3:]], "Give at least one SAE"),
         ([*DRY_RUN, "--repo", "forgets"], "names no owner. Give it as OWNER/NAME"),
