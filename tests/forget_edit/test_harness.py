@@ -1,47 +1,24 @@
 """The lm-evaluation-harness scores an edited model as the edit says, pads and options apart."""
 
 import json
+import sys
 
 import pytest
 import torch
 import yaml
-from sae_lens import StandardSAE, StandardSAEConfig
 
 from sae_lens_contrastive import UserError
 from sae_lens_contrastive.cli import main
 from sae_lens_contrastive.data.batching import encode_text
-from sae_lens_contrastive.forget_edit import ForgetEdit, apply_forget_edit, save_forget_edit
-from sae_lens_contrastive.forget_edit.edit import directions
+from sae_lens_contrastive.forget_edit import apply_forget_edit, save_forget_edit
 from sae_lens_contrastive.harness import EditedLM, check_tasks, evaluate_tasks
 
-HOOK = "blocks.19.hook_resid_post"
-FEATURES = [3, 7, 20, 31]
+CLAMP = {"model": "tiny-random-gemma-2", "intervention": "clamp", "gate_threshold": None}
 QUESTIONS = [
     {"stem": "Abc", "options": ["d", "efgh"], "label": 0},
     {"stem": "A longer stem that is asked", "options": ["x", "yz"], "label": 1},
     {"stem": "Peru", "options": [" is", " are there"], "label": 0},
 ]
-
-
-@pytest.fixture
-def sae():
-    generator = torch.Generator().manual_seed(0)
-    sae = StandardSAE(StandardSAEConfig(d_in=32, d_sae=64, apply_b_dec_to_input=False))
-    with torch.no_grad():
-        sae.W_enc.copy_(torch.randn(sae.W_enc.shape, generator=generator))
-        sae.W_dec.copy_(torch.nn.functional.normalize(torch.randn(sae.W_dec.shape, generator=generator), dim=1))
-        sae.b_enc.fill_(-6.0)
-    sae.cfg.metadata.hook_name = HOOK
-    return sae
-
-
-@pytest.fixture
-def make_edit(sae):
-    values = {"model": "tiny-random-gemma-2", "hook_name": HOOK, "d_sae": 64, "features": FEATURES}
-    values |= {"directions": directions(sae, FEATURES), "intervention": "clamp"}
-    return lambda **changes: ForgetEdit.model_validate(
-        {**values, "intervention_options": {"multiplier": 30.0}, **changes}
-    )
 
 
 @pytest.fixture
@@ -84,7 +61,7 @@ def by_hand(tiny, sae, edit, context, continuation, n_asked):
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_likelihoods_are_those_of_the_edited_model_in_any_batch(tiny, sae, make_edit, batch_size):
-    edit = make_edit()
+    edit = make_edit(**CLAMP)
     with apply_forget_edit(tiny, sae, edit) as applied:
         lm = EditedLM(tiny, applied, batch_size=batch_size)
         found = lm._loglikelihood_tokens(requests(lm), disable_tqdm=True)
@@ -97,7 +74,7 @@ def test_likelihoods_are_those_of_the_edited_model_in_any_batch(tiny, sae, make_
 def test_an_option_does_not_open_a_gate_and_a_text_of_its_own_does(tiny, sae, make_edit):
     stem, option = (encode_text(tiny.tokenizer, text) for text in ("a", "bc"))
     stem = [tiny.tokenizer.bos_token_id, *stem]
-    edit = make_edit(intervention="gated", gate_threshold=0.3)
+    edit = make_edit()
     values = {}
     for text in (("a", "bc"), None):
         with apply_forget_edit(tiny, sae, edit) as applied:
@@ -121,7 +98,7 @@ def test_a_task_of_ones_own_is_scored(tiny, tasks):
 def test_the_command_prints_both_and_writes_them(sae, make_edit, tasks, tmp_path, model_cache, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sae.save_model("sae")
-    save_forget_edit(make_edit(), tmp_path / "sae")
+    save_forget_edit(make_edit(**CLAMP), tmp_path / "sae")
     command = ["harness", "--sae", "sae", "--tasks", "stems", "--include-path", str(tasks), "--out", "out"]
     assert main(command) == 0
     found = json.loads((tmp_path / "out/harness.json").read_text())
@@ -145,6 +122,13 @@ def test_what_cannot_be_run_is_refused_before_the_model_loads(arguments, message
     monkeypatch.chdir(tmp_path)
     assert main(["harness", "--sae", "sae", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_without_the_harness_the_extra_is_named(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "sae_lens_contrastive.harness")
+    monkeypatch.setitem(sys.modules, "lm_eval.models.huggingface", None)
+    assert main(["harness", "--sae", "sae", "--tasks", "stems"]) == 2
+    assert "pip install 'sae-lens-contrastive[lm-eval]'" in capsys.readouterr().err
 
 
 def test_a_task_that_fails_is_said(tiny, tasks):
