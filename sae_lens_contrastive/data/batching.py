@@ -36,6 +36,16 @@ def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[in
     return batches
 
 
+def batches_of_one_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Indices, longest first, in batches without pads of at most `batch_tokens` tokens or one sequence."""
+    batches = []
+    for length in sorted(set(lengths), reverse=True):
+        same = [index for index, each in enumerate(lengths) if each == length]
+        rows = max(1, batch_tokens // max(1, length))
+        batches += [same[start : start + rows] for start in range(0, len(same), rows)]
+    return batches
+
+
 def pad_right(sequences: Sequence[Sequence[int]], model: Any) -> Int[Tensor, "batch pos"]:
     """One row per sequence; attention is causal, so what fills the right changes nothing before it."""
     longest = max(len(sequence) for sequence in sequences)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.forget_edit.edit import ForgetEdit
 from sae_lens_contrastive.forget_edit.sequences import Sequences
 from sae_lens_contrastive.forget_edit.taps import Arriving, n_layers, tap
-from sae_lens_contrastive.interventions import check_editable, decoder_rows, feature_acts
+from sae_lens_contrastive.interventions import Intervention, check_editable, decoder_rows, feature_acts
 from sae_lens_contrastive.models.residual import n_blocks_below
 from sae_lens_contrastive.saes.stock import fold_decoder_norms
 
@@ -33,31 +33,44 @@ def apply_forget_edit(model: Any, sae: Any, edit: ForgetEdit, tokenizer: Any = N
     tokenizer = tokenizer or getattr(model, "tokenizer", None)
     if tokenizer is None:
         raise UserError("The edit leaves special tokens alone, so it must know them. Give the model's tokenizer.")
-    return AppliedEdit(model, sae, edit, set(tokenizer.all_special_ids))
+    special = set() if edit.edit_special_tokens else set(tokenizer.all_special_ids)
+    folded = fold_decoder_norms(copy.deepcopy(sae)) if hasattr(sae, "fold_W_dec_norm") else sae
+    return AppliedEdit(model, edit.hook_name, folded, edit.features, edit.built(), special)
 
 
 class AppliedEdit:
-    """An edit in place. Use it in a `with` block, or `remove` it."""
+    """An edit in place. Use it in a `with` block, or `remove` it.
 
-    def __init__(self, model: Any, sae: Any, edit: ForgetEdit, special: set[int]) -> None:
-        self.edit = edit
+    The tokens in `spared` are left alone, and so is the first one of every sequence.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        hook_name: str,
+        sae: Any,
+        features: Sequence[int],
+        intervention: Intervention,
+        spared: Collection[int],
+    ) -> None:
         self.changed: Bool[Tensor, " batch"] = torch.zeros(0, dtype=torch.bool)
         """Sequences, of those that the model read last, of which a token was changed so far."""
-        self._sae = fold_decoder_norms(copy.deepcopy(sae)) if hasattr(sae, "fold_W_dec_norm") else sae
-        self._intervention = edit.built()
-        self._rows = decoder_rows(self._sae, edit.features)
-        self._spared = torch.tensor([] if edit.edit_special_tokens else sorted(special), dtype=torch.long)
+        self._sae = sae
+        self._features = features
+        self._intervention = intervention
+        self._rows = decoder_rows(sae, features)
+        self._spared = torch.tensor(sorted(spared), dtype=torch.long)
         self._sequences: Sequences | None = None
         self._n_asked: Int[Tensor, " batch"] | None = None
         self._arriving: Arriving | None = None
-        self._hooks = tap(model, n_blocks_below(edit.hook_name, n_layers(model)), self._read, self._edit)
+        self._hooks = tap(model, n_blocks_below(hook_name, n_layers(model)), self._read, self._edit)
 
     def _read(self, arriving: Arriving) -> None:
         batch = arriving.tokens.shape[0]
         if arriving.n_past == 0:
             if self._n_asked is not None and len(self._n_asked) != batch:
                 raise UserError(f"asked_first told of {len(self._n_asked)} sequences, but {batch} came. Tell of each.")
-            self._sequences = Sequences.new(batch, len(self.edit.features), self._n_asked)
+            self._sequences = Sequences.new(batch, len(self._features), self._n_asked)
             self._n_asked = None
             self.changed = torch.zeros(batch, dtype=torch.bool)
         elif self._sequences is None or (len(self.changed), self._sequences.n_seen) != (batch, arriving.n_past):
@@ -76,7 +89,7 @@ class AppliedEdit:
             return residual
         place, prompt = editable.to(residual.device), editable.nonzero()[:, 0]
         before = residual[place]
-        acts = feature_acts(self._sae, before, self.edit.features)
+        acts = feature_acts(self._sae, before, self._features)
         new = sequences.edited(acts, prompt, asked[editable], self._intervention)
         self.changed[prompt[(new != acts).any(dim=1).cpu()]] = True
         edited = residual.clone()

@@ -6,13 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from sae_lens_contrastive.data.batching import bos_tokens, check_fits_context, encode_text
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.forget_edit.apply import apply_forget_edit
 from sae_lens_contrastive.forget_edit.edit import ForgetEdit
-from sae_lens_contrastive.models import HookedBridge
+from sae_lens_contrastive.models import HookedBridge, greedy_continuations
 
 
 @dataclass(frozen=True)
@@ -61,12 +59,6 @@ def _tokens(tokenizer: Any, prompt: str, chat: bool) -> list[int]:
     return encode_text(tokenizer, tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
 
-@torch.no_grad()
 def _said(model: HookedBridge, tokens: list[int], max_new_tokens: int) -> str:
-    ids = torch.tensor([tokens], device=model.cfg.device)
-    tokenizer: Any = model.tokenizer
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    said = model.original_model.generate(  # pyright: ignore[reportCallIssue]
-        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=pad
-    )
-    return tokenizer.decode(said[0, len(tokens) :], skip_special_tokens=True)
+    (said,) = greedy_continuations(model, [tokens], max_new_tokens)
+    return model.tokenizer.decode(said)  # pyright: ignore[reportOptionalMemberAccess]

@@ -6,6 +6,7 @@ from sae_lens_contrastive.models.digest import model_digest as model_digest
 from sae_lens_contrastive.models.digest import weights_digest as weights_digest
 from sae_lens_contrastive.models.embedded import SMOLLM2 as SMOLLM2
 from sae_lens_contrastive.models.embedded import TINY_GEMMA_2 as TINY_GEMMA_2
+from sae_lens_contrastive.models.generation import greedy_continuations as greedy_continuations
 from sae_lens_contrastive.models.loading import check_device as check_device
 from sae_lens_contrastive.models.loading import check_model_name as check_model_name
 from sae_lens_contrastive.models.loading import device_type as device_type

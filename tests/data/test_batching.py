@@ -1,6 +1,6 @@
 import torch
 
-from sae_lens_contrastive.data.batching import batches_by_length, pad_right
+from sae_lens_contrastive.data.batching import batches_by_length, batches_of_one_length, pad_right
 from sae_lens_contrastive.models import residual_at_hook
 
 HOOK = "blocks.19.hook_resid_post"
@@ -20,3 +20,9 @@ def test_padding_changes_no_residual_before_it(tiny):
     for row, tokens in enumerate(rows):
         alone = residual_at_hook(tiny, HOOK, torch.tensor([tokens]))[0]
         torch.testing.assert_close(padded[row, : len(tokens)], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_batches_of_one_length_need_no_pads():
+    assert batches_of_one_length([3, 5, 3, 3, 0, 50], 9) == [[5], [1], [0, 2, 3], [4]]
+    assert batches_of_one_length([3, 3, 3], 6) == [[0, 1], [2]]
+    assert batches_of_one_length([], 6) == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sae_lens_contrastive.data.batching import editable_tokens, pad_right
 from sae_lens_contrastive.errors import ConfigError
+from sae_lens_contrastive.forget_edit import AppliedEdit
 from sae_lens_contrastive.interventions import Intervention, check_editable, edit_residual
 from sae_lens_contrastive.models.residual import n_blocks_below, only_positions
 from sae_lens_contrastive.unlearning.corpus import mask_right
@@ -111,6 +112,17 @@ class EditedModel:
         with self._weights(), only_positions(self.model.unembed, positions):
             logits = self.model.run_with_hooks(batch.tokens, fwd_hooks=[(self.hook_name, hook)])
         return logits.reshape(-1, logits.shape[-1])
+
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        """While in this context the model runs and generates under the edit, and may keep a cache."""
+        with ExitStack() as stack:
+            stack.enter_context(self._weights())
+            if isinstance(edit := self.edit, SaeEdit):
+                spared = set() if edit.special_tokens else self.special
+                applied = AppliedEdit(self.model, self.hook_name, edit.sae, edit.features, edit.intervention, spared)
+                stack.enter_context(applied)
+            yield
 
     def applied(self) -> EditedModel:
         """The same edit with the model's weights as it leaves them, for training on; an edit at a hook stays there."""

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from pydantic import PositiveInt, field_validator
 from tqdm import tqdm
 
 from sae_lens_contrastive.config import StrictModel
-from sae_lens_contrastive.data.batching import batches_by_length, check_fits_context
+from sae_lens_contrastive.data.batching import batches_of_one_length, check_fits_context
 from sae_lens_contrastive.data.questions import Question
+from sae_lens_contrastive.models import greedy_continuations
 from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel, SaeEdit, WeightEdit
 from sae_lens_contrastive.unlearning.prompts import PromptSpec, PromptWriter
 
@@ -81,7 +81,6 @@ def recalled(
     said = continuations(
         EditedModel(model, hook_name, edit),
         asked,
-        [question.answer for question in questions],
         options.max_new_tokens,
         batch_tokens,
         f"recall, {title}",
@@ -89,41 +88,20 @@ def recalled(
     return [holds(text, question.answer) for text, question in zip(said, questions, strict=True)]
 
 
-@torch.no_grad()
 def continuations(
-    edited: EditedModel,
-    asked: Sequence[Sequence[int]],
-    answers: Sequence[str],
-    max_new_tokens: int,
-    batch_tokens: int,
-    title: str,
+    edited: EditedModel, asked: Sequence[Sequence[int]], max_new_tokens: int, batch_tokens: int, title: str
 ) -> list[str]:
-    """Greedy continuations, each up to a special token, `max_new_tokens`, or the word after its answer."""
+    """Greedy continuations, each up to a special token or `max_new_tokens`."""
     longest = max((len(tokens) for tokens in asked), default=0) + max_new_tokens
     check_fits_context(longest, edited.model, "A question with its continuation", "Leave the question out.")
-    said: list[list[int]] = [[] for _ in asked]
-    texts = [""] * len(asked)
-    running = list(range(len(asked)))
-    with tqdm(total=len(asked), desc=title, unit="question") as progress:
-        for _ in range(max_new_tokens):
-            still = []
-            for batch in batches_by_length([len(asked[i]) + len(said[i]) for i in running], batch_tokens):
-                indices = [running[row] for row in batch]
-                sequences = [[*asked[i], *said[i]] for i in indices]
-                for i, token in zip(
-                    indices, _next_tokens(edited, sequences, [len(asked[i]) for i in indices]), strict=True
-                ):
-                    if token in edited.special:
-                        continue
-                    said[i].append(token)
-                    texts[i] = edited.model.tokenizer.decode(said[i])
-                    # The last word may go on; only the ones before it are final.
-                    if not holds(normalised(texts[i]).rpartition(" ")[0], answers[i]):
-                        still.append(i)
-            progress.update(len(running) - len(still))
-            running = still
-        progress.update(len(running))
-    return texts
+    said = [""] * len(asked)
+    with edited.generating(), tqdm(total=len(asked), desc=title, unit="question") as progress:
+        for batch in batches_of_one_length([len(tokens) for tokens in asked], batch_tokens):
+            found = greedy_continuations(edited.model, [asked[i] for i in batch], max_new_tokens)
+            for i, tokens in zip(batch, found, strict=True):
+                said[i] = edited.model.tokenizer.decode(tokens)
+            progress.update(len(batch))
+    return said
 
 
 def holds(text: str, answer: str) -> bool:
@@ -135,13 +113,6 @@ def normalised(text: str) -> str:
     """Words in lower case without accents, with single spaces for everything between them."""
     decomposed = unicodedata.normalize("NFKD", text.casefold())
     return " ".join(re.findall(r"\w+", "".join(c for c in decomposed if not unicodedata.combining(c))))
-
-
-def _next_tokens(edited: EditedModel, sequences: Sequence[Sequence[int]], n_asked: Sequence[int]) -> list[int]:
-    batch = edited.batch(sequences, n_asked)
-    ends = torch.zeros_like(batch.tokens, dtype=torch.bool)
-    ends[range(len(sequences)), [len(sequence) - 1 for sequence in sequences]] = True
-    return edited.logits(batch, ends).argmax(dim=-1).tolist()
 
 
 def _asked(

@@ -26,45 +26,24 @@ def plain_continuation(model, tokens, n, edit=None):
 @pytest.mark.parametrize("edit", [None, random_edit(40.0)], ids=["none", "edit"])
 def test_continuations_are_greedy_whatever_the_batch(tiny, edit):
     asked = [[tiny.tokenizer.bos_token_id, *encode_text(tiny.tokenizer, stem)] for stem in STEMS]
-    got = recall.continuations(EditedModel(tiny, HOOK, edit), asked, ["never said"] * 4, 5, 60, "questions")
+    got = recall.continuations(EditedModel(tiny, HOOK, edit), asked, 5, 60, "questions")
     expected = [tiny.tokenizer.decode(plain_continuation(tiny, tokens, 5, edit)) for tokens in asked]
     assert got == expected
     assert len(set(got)) > 1
 
 
-class Says:
-    """A stand-in for the tiny model's logits: it says a planted text, character by character."""
-
-    def __init__(self, text):
-        self.text = text
-        self.calls = 0
-
-    def __call__(self, edited, sequences, n_asked):
-        self.calls += 1
-        place = len(sequences[0]) - n_asked[0]
-        if place == len(self.text):
-            return [edited.model.tokenizer.eos_token_id] * len(sequences)
-        return encode_text(edited.model.tokenizer, self.text[place]) * len(sequences)
-
-
 @pytest.mark.parametrize(
-    ("text", "is_recalled", "calls"),
-    [
-        # Said up to the end of the text and its EOS token.
-        (" Paris", True, 7),
-        # Not further than the word after the answer begins.
-        (" the Paris of old", True, 12),
-        (" Parisian by birth", False, 18),
-        ("", False, 1),
-    ],
+    ("text", "is_recalled"), [(" Paris", True), (" the Paris of old", True), (" Parisian by birth", False), ("", False)]
 )
-def test_an_answer_is_recalled_as_a_whole_word(tiny, monkeypatch, text, is_recalled, calls):
-    says = Says(text)
-    monkeypatch.setattr(recall, "_next_tokens", says)
+def test_an_answer_is_recalled_as_a_whole_word(tiny, monkeypatch, text, is_recalled):
+    def says(model, sequences, max_new_tokens):
+        assert max_new_tokens == 18
+        return [encode_text(model.tokenizer, text)] * len(sequences)
+
+    monkeypatch.setattr(recall, "greedy_continuations", says)
     question = Question("q", "q", "r", "France", ("The capital of France is",), ("Rome", "Paris"), 1, "select")
     options = RecallOptions(max_new_tokens=18)
     assert recalled(tiny, HOOK, [question, question], PromptSpec(), options) == [is_recalled] * 2
-    assert says.calls == calls
 
 
 @pytest.mark.parametrize(
@@ -99,7 +78,7 @@ QUESTION = Question("q", "new_towns", "r", "x", ("It is", "Other phrasing"), ("a
 )
 def test_what_is_asked_shows_no_option(tiny, monkeypatch, prompt, options, expected):
     seen = []
-    monkeypatch.setattr(recall, "_next_tokens", lambda edited, sequences, n_asked: seen.extend(sequences) or [0, 0])
+    monkeypatch.setattr(recall, "greedy_continuations", lambda model, sequences, n: seen.extend(sequences) or [[], []])
     recalled(tiny, HOOK, [QUESTION, QUESTION], prompt, options)
     assert [tiny.tokenizer.decode(tokens) for tokens in seen] == [expected] * 2
 
