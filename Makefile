@@ -8,6 +8,10 @@ RMU    := --spec evals/recipe_countries_smollm2.yaml --seeds 0 1 2 3 4 \
 # The theme's maker announces another product in every build.
 export NO_MKDOCS_2_WARNING := 1
 
+# One thread a worker: two workers with two threads each wait for each other most of the time.
+WORKERS := 2
+TEST    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
 .PHONY: demo study tables test test-slow reliability check docs bench parity clean
 
 demo: $(STAMP)
@@ -27,7 +31,7 @@ tables: $(STAMP)
 	$(BIN)/python scripts/document_tables.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(TEST)
 
 # The fuzzer has wheels for some systems only; without it its tests are left out.
 test-slow: $(STAMP)
@@ -37,7 +41,7 @@ test-slow: $(STAMP)
 # Both suites once more, hours of them, and their counts.
 reliability: $(STAMP)
 	-$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[fuzz]"
-	$(BIN)/python -m pytest --junitxml=runs/tests.xml
+	$(TEST) --junitxml=runs/tests.xml
 	$(BIN)/python -m pytest -m slow --junitxml=runs/slow_tests.xml
 	$(BIN)/python scripts/reliability.py runs/tests.xml runs/slow_tests.xml
 	$(BIN)/python scripts/document_tables.py

@@ -168,7 +168,13 @@ def report(options: argparse.Namespace) -> None:
     from sae_lens_contrastive.report import load_results, measures_table, results_table, write_figures, write_page
     from sae_lens_contrastive.report.pareto import PARETO_FILE, front_table, write_pareto_front
 
+    if options.wandb_project is not None:
+        from sae_lens_contrastive.wandb_session import check_wandb
+
+        check_wandb()
     if (options.folder / PARETO_FILE).is_file():
+        if options.wandb_project is not None:
+            raise UserError("A search is not logged to W&B. Evaluate SAEs of its front, and log their evaluation.")
         print(front_table(options.folder))
         print(write_pareto_front(options.folder))
         return
@@ -179,9 +185,13 @@ def report(options: argparse.Namespace) -> None:
         print(results_table(results.rows))
         if (measures := measures_table(results.rows)) is not None:
             print(f"\n{measures}")
-    for figure in write_figures(results, options.folder):
-        print(figure)
-    print(page)
+    figures = write_figures(results, options.folder)
+    print(*figures, page, sep="\n")
+    if options.wandb_project is not None:
+        from sae_lens_contrastive.report.wandb_report import log_report
+
+        names = {"project": options.wandb_project, "entity": options.wandb_entity}
+        print(f"W&B: {log_report(results, options.folder, page, figures, **names)}")
 
 
 def _sae_and_edit(options: argparse.Namespace) -> tuple[Any, ForgetEdit]:

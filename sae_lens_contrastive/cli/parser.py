@@ -248,6 +248,8 @@ def _add_report(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         "it on one page that needs no network.",
     )
     report.add_argument("folder", metavar="DIR", type=Path, help="the --out folder of any other command")
+    report.add_argument("--wandb-project", metavar="NAME", help="log table, figures, page and files to W&B as well")
+    report.add_argument("--wandb-entity", metavar="NAME", help="user or team of the project (default: your own)")
     report.set_defaults(run=commands.report)
 
 

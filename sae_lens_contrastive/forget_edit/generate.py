@@ -61,4 +61,4 @@ def _tokens(tokenizer: Any, prompt: str, chat: bool) -> list[int]:
 
 def _said(model: HookedBridge, tokens: list[int], max_new_tokens: int) -> str:
     (said,) = greedy_continuations(model, [tokens], max_new_tokens)
-    return model.tokenizer.decode(said)  # pyright: ignore[reportOptionalMemberAccess]
+    return model.tokenizer.decode(said)

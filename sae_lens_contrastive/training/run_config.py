@@ -19,6 +19,7 @@ from sae_lens_contrastive.options import build_options
 from sae_lens_contrastive.saes import TRAINING_ARCHITECTURES, ContrastiveObjectiveConfig
 from sae_lens_contrastive.saes.warm_start import WarmStart
 from sae_lens_contrastive.training.runner import BRIDGE_CLASS_NAME, check_runner_config
+from sae_lens_contrastive.wandb_session import check_wandb
 
 
 class CorporaConfig(StrictModel):
@@ -192,6 +193,8 @@ class RunConfig(StrictModel):
         """Raise `UserError` for everything that can be known to fail before a model is loaded."""
         check_model_name(self.model)
         check_device(self.device)
+        if self.training.log_to_wandb:
+            check_wandb()
         if self.warm_start is not None:
             self.warm_start.check()
         for sources in (self.corpora.general, self.corpora.retain):

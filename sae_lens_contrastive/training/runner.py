@@ -33,6 +33,7 @@ from sae_lens_contrastive.training.checkpoints import damage
 from sae_lens_contrastive.training.interruption import stopped_by_signals
 from sae_lens_contrastive.training.streams import ActivationCacheOptions, CorpusStreams, DomainData
 from sae_lens_contrastive.training.trainer import ContrastiveSAETrainer, check_domains_given
+from sae_lens_contrastive.wandb_session import check_wandb
 
 BRIDGE_CLASS_NAME = "TransformerBridge"
 STREAM_FILE = "stream.safetensors"
@@ -61,6 +62,8 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
         warm_start: WarmStart | None = None,
     ) -> None:
         check_runner_config(cfg, has_domains=domain_data is not None)
+        if cfg.logger.log_to_wandb:
+            check_wandb()
         cfg = copy.copy(cfg)
         torch.manual_seed(cfg.seed)
         if warm_start is not None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import wandb
+import torch
 from sae_lens.saes.sae import TrainStepOutput
 from sae_lens.training.multi_sae_trainer import MultiSAETrainer
 from torch import Tensor
@@ -18,6 +18,7 @@ from sae_lens_contrastive.training.checkpoints import new_checkpoint, newest_who
 from sae_lens_contrastive.training.interruption import stopped_by_signals
 from sae_lens_contrastive.training.runner import ContrastiveTrainingRunner, load_stream, save_stream
 from sae_lens_contrastive.training.trainer import ContrastiveSAETrainer
+from sae_lens_contrastive.training.wandb_runs import histograms, record
 
 
 class SideBySideTrainer(MultiSAETrainer):
@@ -63,6 +64,36 @@ class SideBySideTrainer(MultiSAETrainer):
         return True
 
     @override
+    def _log_train_step(self, step_outputs: dict[str, TrainStepOutput]) -> None:
+        """Log to each variant's own W&B run, as SAELens does for one SAE."""
+        if self._is_logging_step():
+            for name, trainer in self.trainers.items():
+                values = trainer.build_train_step_log_dict(step_outputs[name], self.n_training_samples)
+                record(trainer.cfg.logger, values, self.n_training_steps)
+
+    @override
+    def _maybe_log_sparsity(self, final: bool = False) -> None:
+        for trainer in self.trainers.values():
+            values = trainer.full_sparsity_window_log() if final else trainer.maybe_reset_sparsity()
+            record(trainer.cfg.logger, values, self.n_training_steps)
+
+    @override
+    @torch.no_grad()
+    def _run_and_log_evals(self) -> None:
+        logger = self.cfg.logger
+        if (self.n_training_steps + 1) % (logger.wandb_log_frequency * logger.eval_every_n_wandb_logs):
+            return
+        for trainer in self.trainers.values():
+            trainer.sae.eval()
+            found = {}
+            if trainer.evaluator is not None:
+                # It draws from the global generator; what is trained must not depend on whether it is logged.
+                with torch.random.fork_rng():
+                    found = trainer.evaluator(trainer.sae, self.stream, trainer.activation_scaler)
+            record(trainer.cfg.logger, found | histograms(trainer.sae), self.n_training_steps)
+            trainer.sae.train()
+
+    @override
     def _update_pbar(self, step_outputs: dict[str, TrainStepOutput], pbar: Any, update_interval: int = 10) -> None:
         """Advance the bar by whole batches, from where a resumed run stands; stop here if a signal asked for it."""
         pbar.update(self.n_training_samples - pbar.n)
@@ -95,13 +126,9 @@ def train_side_by_side(
     }
     together = SideBySideTrainer(trainers, first.cfg.hook_name, stream, checkpoint_folder)
     together.resume()
-    if first.cfg.logger.log_to_wandb:
-        wandb.init(project=first.cfg.logger.wandb_project, entity=first.cfg.logger.wandb_entity, name="+".join(runners))
     try:
         with stopped_by_signals(together):
             together.fit()
     finally:
         stream.close()
-        if first.cfg.logger.log_to_wandb:
-            wandb.finish()
     return trainers

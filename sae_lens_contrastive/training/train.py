@@ -25,6 +25,7 @@ from sae_lens_contrastive.training.runner import ContrastiveTrainingRunner
 from sae_lens_contrastive.training.side_by_side import train_side_by_side
 from sae_lens_contrastive.training.streams import ActivationCacheOptions, DomainData, SentenceSources
 from sae_lens_contrastive.training.trainer import HISTORY_FILE, TRACKERS_FILE, ContrastiveSAETrainer
+from sae_lens_contrastive.training.wandb_runs import log_results, wandb_runs
 
 SUMMARY_FILE = "summary.json"
 CONFIG_FILE = "config.yaml"
@@ -137,22 +138,24 @@ def _train_together(
         check_hook(model, run.hook_name, run.sae.get("d_in"))
         config = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
         write_bytes_atomic(folders[run.variant] / CONFIG_FILE, config.encode())
-    runners = {
-        run.variant: ContrastiveTrainingRunner(
-            run.runner_config(folders[run.variant]),
-            domain_data=texts.domain_data,
-            override_dataset=texts.general,
-            override_model=model,
-            activation_cache=cache,
-            warm_start=run.warm_start,
-        )
-        for run in runs
-    }
-    trainers = train_side_by_side(runners, checkpoints)
-    shared = time.perf_counter() - start - sum(trainer.seconds_in_steps for trainer in trainers.values())
-    for run in runs:
-        runners[run.variant].save_final_sae_whole(trainers[run.variant])
-        _write_results(run, folders[run.variant], trainers[run.variant], max(0.0, shared))
+    configs = {run.variant: run.runner_config(folders[run.variant]) for run in runs}
+    with wandb_runs(configs, folders, group=checkpoints.parent.parent.name):
+        runners = {
+            run.variant: ContrastiveTrainingRunner(
+                configs[run.variant],
+                domain_data=texts.domain_data,
+                override_dataset=texts.general,
+                override_model=model,
+                activation_cache=cache,
+                warm_start=run.warm_start,
+            )
+            for run in runs
+        }
+        trainers = train_side_by_side(runners, checkpoints)
+        shared = time.perf_counter() - start - sum(trainer.seconds_in_steps for trainer in trainers.values())
+        for run in runs:
+            runners[run.variant].save_final_sae_whole(trainers[run.variant])
+            _write_results(run, folders[run.variant], trainers[run.variant], max(0.0, shared))
     # Not before: until everything is saved, the last checkpoint is what a killed run goes on from.
     shutil.rmtree(checkpoints, ignore_errors=True)
 
@@ -180,6 +183,7 @@ def _write_results(run: RunConfig, folder: Path, trainer: ContrastiveSAETrainer,
         # What the run would have taken alone: its own steps, and all that was shared.
         "train_seconds": trainer.seconds_in_steps + seconds_shared,
     }
+    log_results(trainer.cfg.logger, summary, trainer.records())
     write_json(folder / SUMMARY_FILE, summary)
 
 
