@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,22 @@ from sae_lens_contrastive.packaged import packaged_file
 from sae_lens_contrastive.report import load_results, results_table, write_figures, write_page
 from sae_lens_contrastive.report.results import RESULTS_FILE
 from sae_lens_contrastive.runs import claim_folder
-from sae_lens_contrastive.training import load_summary, resolve_runs, train_runs
-from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest, evaluate_saes
+from sae_lens_contrastive.training import RunConfig, load_summary, resolve_runs, train_runs
+from sae_lens_contrastive.training.plan import Plan, plan_runs
+from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest, check_spec, evaluate_saes
+from sae_lens_contrastive.unlearning.plan import plan_evaluation
 
 TARGET = "configs/targets/smollm2.yaml"
 VARIANTS = ("configs/variants/baseline.yaml", "configs/variants/run5.yaml")
 SPEC = "evals/world_facts_smollm2.yaml"
 _SUMMARY_KEYS = ("d_sae", "explained_variance", "l0", "dead_features", "train_seconds")
+
+
+def plan_demo() -> Plan:
+    """What the demo trains and evaluates; loads no weights and writes nothing."""
+    runs, spec = _runs_and_spec()
+    training, evaluation = plan_runs(runs), plan_evaluation(spec, check_spec(spec))
+    return replace(training, text=f"{training.text}\n\nevaluation:\n{evaluation.text}")
 
 
 def run_demo(out: Path | str) -> list[dict[str, Any]]:
@@ -29,8 +39,7 @@ def run_demo(out: Path | str) -> list[dict[str, Any]]:
     """
     start = time.perf_counter()
     out = Path(out)
-    runs = resolve_runs(packaged_file(TARGET), [packaged_file(variant) for variant in VARIANTS])
-    spec = parse_config(EvalSpec, load_yaml(packaged_file(SPEC)), SPEC)
+    runs, spec = _runs_and_spec()
     config = {"runs": [run.model_dump(mode="json") for run in runs], "spec": spec.model_dump(mode="json")}
     claim_folder(out, "demo", config)
     folders = train_runs(runs, out / "train")
@@ -54,3 +63,8 @@ def run_demo(out: Path | str) -> list[dict[str, Any]]:
     print(f"All of it on one page: {page}")
     print(f"SAEs, loadable with SAE.load_from_disk: {', '.join(str(folder / 'sae') for folder in folders)}")
     return rows
+
+
+def _runs_and_spec() -> tuple[list[RunConfig], EvalSpec]:
+    runs = resolve_runs(packaged_file(TARGET), [packaged_file(variant) for variant in VARIANTS])
+    return runs, parse_config(EvalSpec, load_yaml(packaged_file(SPEC)), SPEC)

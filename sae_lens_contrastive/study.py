@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from sae_lens_contrastive.report.results import RESULTS_FILE
 from sae_lens_contrastive.report.saved_rows import checked_rows
 from sae_lens_contrastive.runs import claim_folder, hold_folder
 from sae_lens_contrastive.training import RunConfig, load_summary, resolve_runs, stream_key, train_runs
+from sae_lens_contrastive.training.plan import Plan, duration_text, one_after_another, plan_runs, size_text
 from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest, check_spec, evaluate_saes
 from sae_lens_contrastive.unlearning.output import package_versions
 from sae_lens_contrastive.unlearning.shared import UNEDITED_FOLDER, HookData
@@ -152,6 +153,27 @@ def run_study(
     return ordered
 
 
+def plan_study(study_file: Path | str, overrides: Mapping[str, Any] | None = None, only: Sequence[str] = ()) -> Plan:
+    """What a study, or some parts of it, trains; loads no weights, writes nothing and needs no device.
+
+    Raises `UserError` for a file that is missing or wrong and for a part that the study does not have.
+    """
+    study_file = Path(study_file)
+    study = parse_config(StudySpec, merge(load_yaml(study_file), overrides or {}), source=str(study_file))
+    parts = _parts(study, study_file.parent, load_yaml(study_file.parent / study.spec), any_device=True)
+    wanted = _wanted(parts, only)
+    plans = {place: plan_runs(part.runs) for place, part in parts.items() if place in wanted}
+    lines = [
+        f"{place}: {', '.join(run.variant for run in parts[place].runs)}; {duration_text(plan.seconds)} of training, "
+        f"{size_text(plan.peak_bytes or 0.0)} at most{'' if plan.fits else ': DOES NOT FIT'}; "
+        f"{parts[place].n_rows} evaluations"
+        for place, plan in plans.items()
+    ]
+    whole = one_after_another(list(plans.values()), "")
+    lines.append(f"all {len(plans)} parts: {duration_text(whole.seconds)} of training; evaluating comes on top")
+    return replace(whole, text="\n".join(lines))
+
+
 @dataclass(frozen=True)
 class _Part:
     """One setting with one seed."""
@@ -177,7 +199,7 @@ class _Part:
         }
 
 
-def _parts(study: StudySpec, near: Path, spec: dict[str, Any]) -> dict[str, _Part]:
+def _parts(study: StudySpec, near: Path, spec: dict[str, Any], *, any_device: bool = False) -> dict[str, _Part]:
     """Every setting with each of its seeds, by folder; checks all that can be checked without the model."""
     parts = {}
     base = parse_config(EvalSpec, spec, source=study.spec)
@@ -192,10 +214,11 @@ def _parts(study: StudySpec, near: Path, spec: dict[str, Any]) -> dict[str, _Par
                     f"settings.{name}: a setting cannot change model, dtype or device of the evaluation; the study "
                     f"loads {base.model!r} once. Write another study."
                 )
-        inputs = [check_spec(each).digest for each in evaluations.values()]
+        inputs = [check_spec(each, any_device=any_device).digest for each in evaluations.values()]
         for seed in setting.seeds or study.seeds:
             variants = [near / variant for variant in setting.variants]
-            runs = resolve_runs(near / study.target, variants, merge(setting.overrides, {"seed": seed}))
+            overrides = merge(setting.overrides, {"seed": seed})
+            runs = resolve_runs(near / study.target, variants, overrides, any_device=any_device)
             depends = [[run.model_dump(mode="json"), stream_key(run)] for run in runs], inputs, package_versions()
             digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
             parts[f"{name}/seed{seed}"] = _Part(name, seed, runs, evaluations, digest)

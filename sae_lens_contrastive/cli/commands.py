@@ -1,31 +1,36 @@
-"""What each command does; libraries are imported by the command that needs them, so that help is there at once."""
+"""What each command does; libraries are imported by the command that needs them, so that help is there at once.
+
+A command prints for readers, and returns what `--json` shows in its place.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.files import usable_folder, write_json
+from sae_lens_contrastive.files import read_json, usable_folder, write_json
 from sae_lens_contrastive.runs import claim_folder
 
 if TYPE_CHECKING:
     from sae_lens_contrastive.forget_edit import ForgetEdit
     from sae_lens_contrastive.models import HookedBridge
+    from sae_lens_contrastive.training.plan import Plan
 
 
-def demo(options: argparse.Namespace) -> None:
+def demo(options: argparse.Namespace) -> Any:
     """Everything on the embedded model."""
-    from sae_lens_contrastive.demo import run_demo
+    from sae_lens_contrastive.demo import plan_demo, run_demo
 
-    run_demo(options.out)
+    if options.dry_run:
+        return _told(plan_demo())
+    return run_demo(options.out)
 
 
-def train(options: argparse.Namespace) -> None:
+def train(options: argparse.Namespace) -> Any:
     """Train variants on a target."""
     from sae_lens_contrastive.config import parse_overrides
     from sae_lens_contrastive.training import load_summary, resolve_runs, train_runs
@@ -33,20 +38,20 @@ def train(options: argparse.Namespace) -> None:
 
     overrides = parse_overrides(options.set)
     if options.dry_run:
-        print(plan_runs(resolve_runs(options.target, options.variants, overrides, any_device=True)))
-        return
+        return _told(plan_runs(resolve_runs(options.target, options.variants, overrides, any_device=True)))
     if options.out is None:
         raise UserError("Give a folder for the runs with --out, or see the plan with --dry-run.")
     runs = resolve_runs(options.target, options.variants, overrides)
-    for folder in train_runs(runs, options.out):
-        summary = load_summary(folder)
+    summaries = {folder: load_summary(folder) for folder in train_runs(runs, options.out)}
+    for folder, summary in summaries.items():
         print(
             f"{folder / 'sae'}: explained variance {summary['explained_variance']:.3f}, l0 {summary['l0']:.1f}, "
             f"{summary['dead_features']} dead features, {summary['train_seconds']:.0f} s"
         )
+    return [{"folder": folder, **summary} for folder, summary in summaries.items()]
 
 
-def evaluate(options: argparse.Namespace) -> None:
+def evaluate(options: argparse.Namespace) -> Any:
     """Score SAEs."""
     from sae_lens_contrastive.config import load_yaml, merge, parse_config, parse_overrides
     from sae_lens_contrastive.report import measures_table, results_table
@@ -56,8 +61,7 @@ def evaluate(options: argparse.Namespace) -> None:
     values = merge(load_yaml(options.spec), parse_overrides(options.set))
     spec = parse_config(EvalSpec, values, source=options.spec)
     if options.dry_run:
-        print(plan_evaluation(spec, check_spec(spec, any_device=True)))
-        return
+        return _told(plan_evaluation(spec, check_spec(spec, any_device=True)))
     if options.out is None:
         raise UserError("Give a folder for the results with --out, or see the plan with --dry-run.")
     if len(options.release) != len(options.sae_id):
@@ -83,28 +87,40 @@ def evaluate(options: argparse.Namespace) -> None:
     results = evaluate_saes(spec, saes, options.out, cache=options.cache)
     rows = [result.model_dump(mode="json") for result in results]
     print(f"{results_table(rows)}\n\n{measures_table(rows)}")
+    return rows
 
 
-def study(options: argparse.Namespace) -> None:
+def study(options: argparse.Namespace) -> Any:
     """Train and evaluate the variants of a study."""
     from sae_lens_contrastive.config import parse_overrides
-    from sae_lens_contrastive.study import run_study
+    from sae_lens_contrastive.study import plan_study, run_study
 
-    run_study(options.study, options.out, parse_overrides(options.set), options.only, options.finished)
+    overrides = parse_overrides(options.set)
+    if options.dry_run:
+        return _told(plan_study(options.study, overrides, options.only))
+    if options.out is None:
+        raise UserError("Give a folder for the study with --out, or see the plan with --dry-run.")
+    return run_study(options.study, options.out, overrides, options.only, options.finished)
 
 
-def search(options: argparse.Namespace) -> None:
+def search(options: argparse.Namespace) -> Any:
     """Look for good tradeoffs."""
     from sae_lens_contrastive.config import parse_overrides
     from sae_lens_contrastive.report.pareto import front_table
-    from sae_lens_contrastive.search import resolve_search, run_search
+    from sae_lens_contrastive.search import plan_search, resolve_search, run_search
 
-    run_search(resolve_search(options.search, parse_overrides(options.set)), options.out)
+    search = resolve_search(options.search, parse_overrides(options.set), any_device=options.dry_run)
+    if options.dry_run:
+        return _told(plan_search(search))
+    if options.out is None:
+        raise UserError("Give a folder for the trials with --out, or see the plan with --dry-run.")
+    records = run_search(search, options.out)
     print("\nThe front, on the select questions; `eval` on trials/NUMBER/sae says what the held-out ones show.\n")
     print(front_table(options.out))
+    return [record.model_dump(mode="json") for record in records]
 
 
-def generate(options: argparse.Namespace) -> None:
+def generate(options: argparse.Namespace) -> Any:
     """Let a model speak with a forget edit and without."""
     from sae_lens_contrastive.forget_edit import side_by_side
 
@@ -112,16 +128,16 @@ def generate(options: argparse.Namespace) -> None:
         raise UserError(f"--max-new-tokens is {options.max_new_tokens}. Give 1 or more.")
     sae, edit = _sae_and_edit(options)
     model = _model_of(edit, options)
-    said = side_by_side(model, sae, edit, options.prompt, max_new_tokens=options.max_new_tokens, chat=options.chat)
-    for each in said:
-        if options.json:
-            print(json.dumps(asdict(each), ensure_ascii=False), flush=True)
-        else:
-            edited = each.edited if each.changed else "the same: no token was changed"
-            print(f"> {each.prompt}\nunedited: {each.unedited.strip()}\nedited:   {edited.strip()}\n", flush=True)
+    said = []
+    how = {"max_new_tokens": options.max_new_tokens, "chat": options.chat}
+    for each in side_by_side(model, sae, edit, options.prompt, **how):
+        edited = each.edited if each.changed else "the same: no token was changed"
+        print(f"> {each.prompt}\nunedited: {each.unedited.strip()}\nedited:   {edited.strip()}\n", flush=True)
+        said.append(asdict(each))
+    return said
 
 
-def harness(options: argparse.Namespace) -> None:
+def harness(options: argparse.Namespace) -> Any:
     """Run tasks of the lm-evaluation-harness."""
     from sae_lens_contrastive.forget_edit import apply_forget_edit
     from sae_lens_contrastive.harness import EditedLM, check_tasks, evaluate_tasks, side_by_side_table
@@ -142,9 +158,10 @@ def harness(options: argparse.Namespace) -> None:
     if options.out is not None:
         write_json(options.out / "harness.json", found)
     print(side_by_side_table(found))
+    return found
 
 
-def push(options: argparse.Namespace) -> None:
+def push(options: argparse.Namespace) -> Any:
     """Publish SAEs."""
     from sae_lens_contrastive.hub import check_repo_id, gather, write_repository
     from sae_lens_contrastive.hub import push as upload
@@ -160,10 +177,15 @@ def push(options: argparse.Namespace) -> None:
     publications = gather(saes, options.eval)
     with TemporaryDirectory() as temporary:
         folder = write_repository(publications, options.repo, options.out or Path(temporary))
-        print(f"{folder}: not uploaded" if options.dry_run else upload(folder, options.repo, private=options.private))
+        if options.dry_run:
+            print(f"{folder}: not uploaded")
+            return {"folder": folder, "uploaded": None}
+        address = upload(folder, options.repo, private=options.private)
+        print(address)
+        return {"folder": None, "uploaded": address}
 
 
-def report(options: argparse.Namespace) -> None:
+def report(options: argparse.Namespace) -> Any:
     """Tables, figures and a page from what is saved."""
     from sae_lens_contrastive.report import load_results, measures_table, results_table, write_figures, write_page
     from sae_lens_contrastive.report.pareto import PARETO_FILE, front_table, write_pareto_front
@@ -176,8 +198,9 @@ def report(options: argparse.Namespace) -> None:
         if options.wandb_project is not None:
             raise UserError("A search is not logged to W&B. Evaluate SAEs of its front, and log their evaluation.")
         print(front_table(options.folder))
-        print(write_pareto_front(options.folder))
-        return
+        figure = write_pareto_front(options.folder)
+        print(figure)
+        return {"rows": read_json(options.folder / PARETO_FILE)["trials"], "figures": [figure], "page": None}
     results = load_results(options.folder)
     # First: what is damaged is said before anything else is written.
     page = write_page(results, options.folder)
@@ -192,6 +215,12 @@ def report(options: argparse.Namespace) -> None:
 
         names = {"project": options.wandb_project, "entity": options.wandb_entity}
         print(f"W&B: {log_report(results, options.folder, page, figures, **names)}")
+    return {"rows": results.rows, "figures": figures, "page": page}
+
+
+def _told(plan: Plan) -> dict[str, Any]:
+    print(plan.text)
+    return asdict(plan)
 
 
 def _sae_and_edit(options: argparse.Namespace) -> tuple[Any, ForgetEdit]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 
 from sae_lens_contrastive.cli.parser import parser
 from sae_lens_contrastive.errors import UserError, shortened
@@ -17,14 +18,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     # The host's advice on large tokenised datasets; the texts of a run here are tokenised once and cached.
     warnings.filterwarnings("ignore", message=r"Dataset is not tokenized|The training dataset contains fewer samples")
+    # What is meant for readers is told on the error stream then, so that the output is one JSON document.
+    told = redirect_stdout(sys.stderr) if options.json else nullcontext()
     try:
         # A report writes beside what it reads and claims nothing.
-        with nothing_left_if_refused(options.out) if getattr(options, "out", None) else nullcontext():
-            options.run(options)
+        with told, nothing_left_if_refused(options.out) if getattr(options, "out", None) else nullcontext():
+            found = options.run(options)
     except UserError as error:
         print(f"sae-lens-contrastive: {shortened(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nsae-lens-contrastive: interrupted. Run the same command again to go on.", file=sys.stderr)
         return 130
+    if options.json:
+        print(json.dumps(found, ensure_ascii=False, default=str))
     return 0

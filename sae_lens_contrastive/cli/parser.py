@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import shtab
+
 from sae_lens_contrastive.cli import commands
 
 _DESCRIPTION = "Train sparse autoencoders for knowledge unlearning, and measure what a model forgets and what it keeps."
@@ -29,6 +31,9 @@ examples:
   sae-lens-contrastive report runs/demo
       table, figures and one page, report.html, from what is saved; runs no model
 
+completion of commands and options in bash, for this user:
+  sae-lens-contrastive --print-completion bash > ~/.local/share/bash-completion/completions/sae-lens-contrastive
+
 exit codes: 0 done, 2 something in the input must change (the message says what), 130 interrupted (run again to go on)
 """
 _RAW = argparse.RawDescriptionHelpFormatter
@@ -39,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sae-lens-contrastive", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=_RAW
     )
+    shtab.add_argument_to(parser, "--print-completion", help="print the completion script of a shell, and exit")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(subparsers)
     _add_train(subparsers)
@@ -49,7 +55,17 @@ def parser() -> argparse.ArgumentParser:
     _add_harness(subparsers)
     _add_push(subparsers)
     _add_report(subparsers)
+    for command in subparsers.choices.values():
+        command.add_argument("--json", action="store_true", help="print the result as one JSON document, for machines")
+        _complete_files(command)
     return parser
+
+
+def _complete_files(command: argparse.ArgumentParser) -> None:
+    """Have shells complete file names where a file or a folder is asked for."""
+    for action in command._actions:
+        if action.type is Path or str(action.metavar).endswith((".yaml", "FILE", "DIR")):
+            action.complete = shtab.FILE  # pyright: ignore[reportAttributeAccessIssue] - what shtab reads
 
 
 def _add_demo(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -60,6 +76,7 @@ def _add_demo(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "show what it forgot and kept. Needs no network and no GPU. Run again, it goes on where it stopped.",
     )
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for the results (default: runs/demo)")
+    demo.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
     demo.set_defaults(run=commands.demo)
 
 
@@ -150,7 +167,12 @@ def _add_study(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=Path,
         help="results.json of an earlier run; parts for which nothing has changed since are taken from it",
     )
-    study.add_argument("--out", type=Path, required=True, help="folder for the runs, the results and the figures")
+    study.add_argument("--out", type=Path, help="folder for the runs, the results and the figures")
+    study.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the parts, with memory and time of their training, and run none; needs no device and no --out",
+    )
     study.set_defaults(run=commands.study)
 
 
@@ -169,7 +191,12 @@ def _add_search(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     search.add_argument("search", metavar="SEARCH.yaml", help="run, evaluation and what is varied")
     search.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key of the search")
-    search.add_argument("--out", type=Path, required=True, help="folder for the trials, pareto.json and its figure")
+    search.add_argument("--out", type=Path, help="folder for the trials, pareto.json and its figure")
+    search.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print a trial, with its memory and the time of all, and train none; needs no device and no --out",
+    )
     search.set_defaults(run=commands.search)
 
 
@@ -183,7 +210,6 @@ def _add_generate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
     generate.add_argument("--prompt", metavar="TEXT", action="append", required=True, help="any number of times")
     generate.add_argument("--chat", action="store_true", help="put each prompt as a user's turn")
     generate.add_argument("--max-new-tokens", metavar="N", type=int, default=40, help="default: 40")
-    generate.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
     generate.set_defaults(run=commands.generate)
 
 

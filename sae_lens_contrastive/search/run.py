@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,11 +17,21 @@ from sae_lens_contrastive.report.pareto import PARETO_FILE, write_pareto_front
 from sae_lens_contrastive.runs import claim_folder
 from sae_lens_contrastive.search.spec import Dimension, Search
 from sae_lens_contrastive.search.trials import Objectives, TrialRecord, TrialRunner
+from sae_lens_contrastive.training.plan import Plan, duration_text, plan_runs
 
 OBJECTIVES = {"forget_accuracy": "minimize", "retain_accuracy": "maximize", "explained_variance": "maximize"}
 """What is optimised, and in which direction."""
 TRIALS_FOLDER = "trials"
 _FIRST_TRIALS = 3
+
+
+def plan_search(search: Search) -> Plan:
+    """What the trials of a search train, were none of its keys varied; loads no weights and writes nothing."""
+    trial = plan_runs([search.run])
+    seconds = None if trial.seconds is None else trial.seconds * search.n_trials
+    keys = ", ".join(search.space)
+    text = f"{trial.text}\n\n{search.n_trials} trials that vary {keys}: {duration_text(seconds)} of training"
+    return replace(trial, text=text, seconds=seconds)
 
 
 def run_search(search: Search, out: Path | str) -> list[TrialRecord]:
@@ -150,11 +161,5 @@ def _progress(records: Sequence[TrialRecord], n_saved: int, n_trials: int) -> st
             f"{record.values.retain_accuracy:.3f}, explained variance {record.values.explained_variance:.3f}"
         )
     seconds = sum(r.seconds for r in new) / len(new) * (n_trials - len(records))
-    left = f"; about {_duration(seconds)} left" if len(records) < n_trials else ""
+    left = f"; about {duration_text(seconds)} left" if len(records) < n_trials else ""
     return f"trial {record.number} ({len(records)} of {n_trials}): {outcome}{left}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -124,9 +124,10 @@ class Search:
         }
 
 
-def resolve_search(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Search:
+def resolve_search(path: Path | str, overrides: Mapping[str, Any] | None = None, *, any_device: bool = False) -> Search:
     """Read the file of a search, apply overrides, and check everything that needs no model.
 
+    With `any_device` the device may be one that is not here, as for a plan.
     Raises `UserError` for a missing file, an unknown key of the search or of a run, an empty range or a value that the
     run cannot have.
     """
@@ -138,12 +139,14 @@ def resolve_search(path: Path | str, overrides: Mapping[str, Any] | None = None)
             raise ConfigError(
                 f"{path}: space.{key} cannot be varied; one model serves all trials. Put it in overrides."
             )
-    run = resolve_run(path.parent / given.target, path.parent / given.variant, given.overrides)
+    run = resolve_run(path.parent / given.target, path.parent / given.variant, given.overrides, any_device=any_device)
     for key, dimension in space.items():
         _check_possible(run, key, dimension, f"{path}: space.{key}")
     spec_path = path.parent / given.spec
     spec = parse_config(EvalSpec, merge(load_yaml(spec_path), given.spec_overrides), str(spec_path))
-    return Search(run, spec, check_spec(spec), space, given.n_trials, given.population_size, given.seed)
+    return Search(
+        run, spec, check_spec(spec, any_device=any_device), space, given.n_trials, given.population_size, given.seed
+    )
 
 
 def with_values(run: RunConfig, values: Mapping[str, Any]) -> RunConfig:

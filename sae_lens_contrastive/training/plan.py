@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sae_lens_contrastive.data.activations import domain_sizes
@@ -24,7 +25,21 @@ _TRACKERS = ("grouping", "importance", "stability")
 _SURGERIES = ("pruning", "reinitialisation", "coverage")
 
 
-def plan_runs(runs: Sequence[RunConfig]) -> str:
+@dataclass(frozen=True)
+class Plan:
+    """What a command would do."""
+
+    text: str
+    """For readers."""
+    seconds: float | None = None
+    """Estimated time of training; None if it is not known or nothing is trained."""
+    peak_bytes: float | None = None
+    """Most memory that training needs on its device at any time; None if nothing is trained."""
+    fits: bool | None = None
+    """Whether that is there; None if nothing is trained."""
+
+
+def plan_runs(runs: Sequence[RunConfig]) -> Plan:
     """Estimate the runs and describe them; loads no weights, writes nothing and needs no device.
 
     Of a model whose shape cannot be known here, only the SAE is estimated, and the plan says so. Raises `UserError` for
@@ -38,7 +53,24 @@ def plan_runs(runs: Sequence[RunConfig]) -> str:
         except UserError as error:
             unknown.append(f"{error} Only the SAEs are estimated.")
     facts = {device: device_facts(device) for device in dict.fromkeys(run.device for run in runs)}
-    return "\n".join((describe(estimate(runs, shapes, facts)), *unknown))
+    found = estimate(runs, shapes, facts)
+    return Plan(
+        text="\n".join((describe(found), *unknown)),
+        seconds=found.seconds,
+        peak_bytes=max(stream.peak_bytes for stream in found.streams),
+        fits=all(stream.fits for stream in found.streams),
+    )
+
+
+def one_after_another(plans: Sequence[Plan], text: str) -> Plan:
+    """Plans of trainings that follow each other, described by a text of their own."""
+    known = [plan.seconds for plan in plans if plan.seconds is not None]
+    return Plan(
+        text,
+        seconds=sum(known) if len(known) == len(plans) else None,
+        peak_bytes=max(plan.peak_bytes or 0.0 for plan in plans),
+        fits=all(plan.fits for plan in plans),
+    )
 
 
 def describe(plan: Estimate) -> str:
@@ -46,7 +78,7 @@ def describe(plan: Estimate) -> str:
     parts = [_run(run) for stream in plan.streams for run in stream.runs]
     parts += [_stream(stream) for stream in plan.streams]
     if len(plan.streams) > 1:
-        parts.append(f"all {len(plan.streams)} streams, one after another: {_duration(plan.seconds)}")
+        parts.append(f"all {len(plan.streams)} streams, one after another: {duration_text(plan.seconds)}")
     return "\n\n".join(parts)
 
 
@@ -67,7 +99,7 @@ def _run(estimated: RunEstimate) -> str:
         "surgeries": _scheduled(sections, _SURGERIES),
         "held": _sum(estimated.stays),
         "at its steps": _sum(estimated.at_step),
-        "time": f"{_duration(estimated.seconds)} in its own steps",
+        "time": f"{duration_text(estimated.seconds)} in its own steps",
     }
     if estimated.on_host:
         lines["host memory"] = _sum(estimated.on_host)
@@ -94,10 +126,12 @@ def _stream(stream: StreamEstimate) -> str:
         lines["host memory"] = _sum(stream.on_host)
     checkpoint = stream.checkpoint_bytes + sum(run.checkpoint_bytes for run in stream.runs)
     if training.n_checkpoints:
-        lines["disk"] = f"{_size(checkpoint)} for the newest checkpoint"
-    lines["memory"] = f"{_size(stream.peak_bytes)} at most, of {_size(stream.facts.memory_bytes)} on {_fit(stream)}"
-    own = ", ".join(f"{run.run.variant} {_duration(run.seconds)}" for run in stream.runs)
-    lines["time"] = f"{_duration(stream.seconds)}: model {_duration(stream.model_seconds)}, {own}"
+        lines["disk"] = f"{size_text(checkpoint)} for the newest checkpoint"
+    lines["memory"] = (
+        f"{size_text(stream.peak_bytes)} at most, of {size_text(stream.facts.memory_bytes)} on {_fit(stream)}"
+    )
+    own = ", ".join(f"{run.run.variant} {duration_text(run.seconds)}" for run in stream.runs)
+    lines["time"] = f"{duration_text(stream.seconds)}: model {duration_text(stream.model_seconds)}, {own}"
     lines["speed"] = stream.facts.source
     return _block(title, lines)
 
@@ -124,11 +158,11 @@ def _parameters(shape: ModelShape | None) -> str:
 
 
 def _items(items: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {_size(size)}" for name, size in items.items())
+    return ", ".join(f"{name} {size_text(size)}" for name, size in items.items())
 
 
 def _sum(items: Mapping[str, float]) -> str:
-    return f"{_size(sum(items.values()))}: {_items(items)}"
+    return f"{size_text(sum(items.values()))}: {_items(items)}"
 
 
 def _block(title: str, lines: Mapping[str, str]) -> str:
@@ -136,11 +170,13 @@ def _block(title: str, lines: Mapping[str, str]) -> str:
     return "\n".join((title, *(f"  {name:<{width}}{text}" for name, text in lines.items())))
 
 
-def _size(n_bytes: float) -> str:
+def size_text(n_bytes: float) -> str:
+    """Bytes in MB or GB."""
     return f"{n_bytes / GIGA:.1f} GB" if n_bytes >= GIGA else f"{n_bytes / 1e6:.1f} MB"
 
 
-def _duration(seconds: float | None) -> str:
+def duration_text(seconds: float | None) -> str:
+    """Seconds in the unit that suits them."""
     if seconds is None:
         return "unknown"
     for limit, unit, length in ((90, "s", 1), (90 * 60, "min", 60), (48 * 3600, "h", 3600)):

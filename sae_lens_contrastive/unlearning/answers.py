@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from sae_lens_contrastive.data.batching import batches_by_length, check_fits_context
 from sae_lens_contrastive.data.questions import Question
-from sae_lens_contrastive.unlearning.not_finite import check_finite
+from sae_lens_contrastive.unlearning.option_scores import is_right, option_scores
 from sae_lens_contrastive.unlearning.prompt_set import Edit, PromptSet, Reading, answer, read_prompts
 from sae_lens_contrastive.unlearning.prompts import Prompt, PromptSpec, PromptWriter
 from sae_lens_contrastive.unlearning.runners import Runner
@@ -173,28 +173,4 @@ class QuestionEvaluator:
     ) -> dict[int, bool]:
         """Whether each question with prompts, which share a phrasing and an order, is answered right."""
         scores = option_scores(questions, prompts, log_probs, self._pooling)
-        return {i: _is_right(questions[i], score) for i, score in scores.items()}
-
-
-def option_scores(
-    questions: Sequence[Question],
-    prompts: Sequence[Prompt],
-    log_probs: Sequence[Float[Tensor, " n_spots"]],
-    pooling: Literal["sum", "max"],
-) -> dict[int, list[float]]:
-    """Score of every option of each question with prompts, in nats: sum or highest of its spots' log-probabilities.
-
-    Raises `UserError` for one that is not finite: it would pass for a wrong answer.
-    """
-    spots: dict[int, list[list[float]]] = {}
-    for prompt, values in zip(prompts, log_probs, strict=True):
-        check_finite(values.tolist(), f"The answers to the question {questions[prompt.question].id!r}")
-        of_option = spots.setdefault(prompt.question, [[] for _ in questions[prompt.question].options])
-        for spot, value in zip(prompt.spots, values.tolist(), strict=True):
-            of_option[spot.option].append(value)
-    pool = sum if pooling == "sum" else max
-    return {question: [pool(values) for values in of_option] for question, of_option in spots.items()}
-
-
-def _is_right(question: Question, score: Sequence[float]) -> bool:
-    return max(range(len(score)), key=score.__getitem__) == question.answer_index
+        return {i: is_right(questions[i], score) for i, score in scores.items()}

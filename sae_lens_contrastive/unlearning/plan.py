@@ -9,6 +9,7 @@ from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.models import ModelShape, model_shape
 from sae_lens_contrastive.training.costs import BYTES
+from sae_lens_contrastive.training.plan import Plan
 from sae_lens_contrastive.unlearning.prompt_set import PAST_PER_TOKEN
 from sae_lens_contrastive.unlearning.prompts import PromptSpec
 from sae_lens_contrastive.unlearning.spec import EvalInputs, EvalSpec
@@ -64,7 +65,7 @@ def estimate_memory(
     )
 
 
-def plan_evaluation(spec: EvalSpec, inputs: EvalInputs) -> str:
+def plan_evaluation(spec: EvalSpec, inputs: EvalInputs) -> Plan:
     """Describe an evaluation; loads no weights and needs no device."""
     questions = {
         "forget": [question for split in inputs.forget_questions.values() for question in split],
@@ -93,7 +94,7 @@ def plan_evaluation(spec: EvalSpec, inputs: EvalInputs) -> str:
             "in files": f"{_gib(memory.in_files)} beyond cache_gib {spec.cache_gib:g}",
         }
     width = max(map(len, lines))
-    return "\n".join(f"{name.ljust(width)}  {text}" for name, text in lines.items())
+    return Plan("\n".join(f"{name.ljust(width)}  {text}" for name, text in lines.items()))
 
 
 def _n_prompts(question: Question, prompt: PromptSpec) -> int:

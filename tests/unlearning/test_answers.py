@@ -8,7 +8,8 @@ from sae_lens_contrastive.data.batching import encode_text
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.interventions import Clamp, Zero, edit_residual
-from sae_lens_contrastive.unlearning.answers import QuestionEvaluator, option_scores
+from sae_lens_contrastive.unlearning.answers import QuestionEvaluator
+from sae_lens_contrastive.unlearning.option_scores import option_scores
 from sae_lens_contrastive.unlearning.prompt_set import Edit
 from sae_lens_contrastive.unlearning.prompts import PromptSpec
 from sae_lens_contrastive.unlearning.runners import PackedRunner, PlainRunner, runner_for

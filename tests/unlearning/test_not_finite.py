@@ -7,8 +7,8 @@ import torch
 
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.unlearning.answers import option_scores
 from sae_lens_contrastive.unlearning.not_finite import check_finite
+from sae_lens_contrastive.unlearning.option_scores import option_scores
 from sae_lens_contrastive.unlearning.prompts import Prompt, Spot
 
 QUESTION = Question(

@@ -20,7 +20,9 @@ from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.unlearning.corpus import Contexts
 from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel, SaeEdit, WeightEdit
 from sae_lens_contrastive.unlearning.not_finite import check_finite
+from sae_lens_contrastive.unlearning.option_scores import is_right, option_scores
 from sae_lens_contrastive.unlearning.prompts import Prompt, PromptSpec, PromptWriter, Spot
+from sae_lens_contrastive.unlearning.runners import Edited, Unedited, runner_for
 
 
 class RelearningOptions(StrictModel):
@@ -73,10 +75,9 @@ def relearning(
     the training begins. Questions are put, and answers scored, as in the evaluation: first phrasing, published order.
     The model's weights are afterwards what they were before, also after an error or an interruption.
     """
-    pooling = prompt.pooling
     trained = _examples(model, examples, prompt, options.n_examples, seed)
-    asked = _plain_prompts(model, questions, prompt)
-    unedited = _accuracy(EditedModel(model, hook_name), questions, asked, pooling, batch_tokens)
+    exam = _Exam(model, hook_name, questions, prompt, batch_tokens)
+    unedited = exam.accuracy(EditedModel(model, hook_name))
     edited = EditedModel(model, hook_name, edit)
     steps, accuracy, losses = _reported_steps(options.n_steps), [], []
     with trainable_weights(model) as weights, tqdm(total=options.n_steps, desc=title, unit="step") as progress:
@@ -88,7 +89,7 @@ def relearning(
             loss, gradients = _loss(edited, trained, weights, batch_tokens)
             check_finite((loss,), f"The loss of relearning at step {step}")
             if step in steps:
-                accuracy.append(_accuracy(edited, questions, asked, pooling, batch_tokens))
+                accuracy.append(exam.accuracy(edited))
                 losses.append(loss)
             if step < options.n_steps:
                 _take_step(optimizer, weights, masters, gradients)
@@ -175,10 +176,12 @@ def _text_prompt(contexts: Contexts, index: int) -> Prompt:
     return Prompt(question=index, phrasing=0, tokens=tuple(tokens), spots=spots)
 
 
-def _plain_prompts(model: Any, questions: Sequence[Question], spec: PromptSpec) -> list[Prompt]:
-    """First phrasing in the published order, one sequence per distinct ending."""
+def _plain_prompts(
+    model: Any, questions: Sequence[Question], spec: PromptSpec, *, packed: bool = False
+) -> list[Prompt]:
+    """First phrasing in the published order, one sequence per distinct ending, or all endings packed into one."""
     first_phrasings = [replace(question, stems=question.stems[:1]) for question in questions]
-    prompts = PromptWriter(model.tokenizer, spec).prompts(first_phrasings)
+    prompts = PromptWriter(model.tokenizer, spec, packed=packed).prompts(first_phrasings)
     return [prompt for prompt in prompts if prompt.order == 0]
 
 
@@ -211,22 +214,35 @@ def _loss(
     return total, gradients
 
 
-@torch.no_grad()
-def _accuracy(
-    edited: EditedModel, questions: Sequence[Question], prompts: Sequence[Prompt], pooling: str, batch_tokens: int
-) -> float:
-    log_probs: dict[tuple[int, int], list[Tensor]] = {}
-    for batch in batches_by_length([len(prompt.tokens) for prompt in prompts], batch_tokens):
-        for i, values in zip(batch, edited.spot_log_probs([prompts[i] for i in batch]), strict=True):
-            for spot, value in zip(prompts[i].spots, values.cpu(), strict=True):
-                log_probs.setdefault((prompts[i].question, spot.option), []).append(value)
-    n_right = 0
-    for index, question in enumerate(questions):
-        scores = [
-            _pooled(torch.stack(log_probs[index, option]), pooling).item() for option in range(len(question.options))
-        ]
-        n_right += scores.index(max(scores)) == question.answer_index
-    return n_right / len(questions)
+class _Exam:
+    """Questions that are put again and again to a model whose weights change; their options share a trunk."""
+
+    def __init__(
+        self, model: Any, hook_name: str, questions: Sequence[Question], spec: PromptSpec, batch_tokens: int
+    ) -> None:
+        self._runner = runner_for(model, hook_name)
+        self._questions = questions
+        self._prompts = _plain_prompts(model, questions, spec, packed=self._runner.packed)
+        self._pooling: Literal["sum", "max"] = spec.pooling
+        self._batch_tokens = batch_tokens
+
+    @torch.no_grad()
+    def accuracy(self, edited: EditedModel) -> float:
+        """Share of the questions that are answered right."""
+        log_probs: dict[int, Tensor] = {}
+        for batch in batches_by_length([len(prompt.tokens) for prompt in self._prompts], self._batch_tokens):
+            log_probs.update(zip(batch, self._log_probs(edited, [self._prompts[i] for i in batch]), strict=True))
+        found = [log_probs[i] for i in range(len(self._prompts))]
+        scores = option_scores(self._questions, self._prompts, found, self._pooling)
+        return sum(is_right(self._questions[i], score) for i, score in scores.items()) / len(self._questions)
+
+    def _log_probs(self, edited: EditedModel, prompts: Sequence[Prompt]) -> list[Float[Tensor, " n_spots"]]:
+        before = self._runner.residuals(prompts)
+        batch = edited.batch([prompt.tokens for prompt in prompts], [prompt.n_asked for prompt in prompts])
+        after = edited.edited(torch.nn.utils.rnn.pad_sequence(before, batch_first=True), batch)
+        unedited = [Unedited(prompt, residual) for prompt, residual in zip(prompts, before, strict=True)]
+        rows = [Edited(i, after[i, : len(residual)]) for i, residual in enumerate(before)]
+        return next(iter(self._runner.log_probs(unedited, [rows])))
 
 
 def _pooled(values: Float[Tensor, " n_spots"], pooling: str) -> Float[Tensor, ""]:
