@@ -1,8 +1,13 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from sae_lens_contrastive.cli import commands, main
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import write_json
+
+ROOT = Path(__file__).parents[1]
 
 
 def _help(capsys, *arguments):
@@ -79,3 +84,66 @@ def test_a_report_names_its_figures_and_its_page(tmp_path, capsys):
     write_json(tmp_path / "a" / "history.json", records)
     assert main(["report", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'training_losses.png'}\n{tmp_path / 'report.html'}\n"
+
+
+def test_json_is_the_only_output(tmp_path, capsys):
+    write_json(tmp_path / "a" / "history.json", [{"step": step, "overall_loss": 1 / step} for step in (1, 2, 3)])
+    assert main(["report", str(tmp_path), "--json"]) == 0
+    printed = capsys.readouterr()
+    figure, page = (str(tmp_path / name) for name in ("training_losses.png", "report.html"))
+    assert json.loads(printed.out) == {"rows": [], "figures": [figure], "page": page}
+    assert printed.err == f"{figure}\n{page}\n"
+
+
+def test_with_json_a_mistake_leaves_the_output_empty(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "nowhere"), "--json"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "No folder at" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["demo"], ["run5", "baseline", "evaluation:", "likelihood style"]),
+        (
+            ["train", "configs/targets/tiny.yaml", "configs/variants/run5.yaml"],
+            ["output_kl", "with the model", "memory", "fits"],
+        ),
+        (
+            ["study", "evals/study_tiny.yaml", "--only", "sparse_and_wide"],
+            ["sparse_and_wide/seed0: run0, run5; ", "sparse_and_wide/seed1", "2 evaluations", "all 2 parts: "],
+        ),
+        (["search", "configs/search/smollm2.yaml"], ["40 trials that vary sae.k, ", "contrastive: with the model"]),
+    ],
+    ids=["demo", "train", "study", "search"],
+)
+def test_a_dry_run_tells_memory_and_time_and_does_nothing(arguments, parts, capsys, tmp_path, monkeypatch):
+    arguments = [str(ROOT / each) if each.endswith(".yaml") else each for each in arguments]
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--dry-run", "--json"]) == 0
+    printed = capsys.readouterr()
+    plan = json.loads(printed.out)
+    assert printed.err == f"{plan['text']}\n"
+    assert [part for part in parts if part not in plan["text"]] == []
+    assert plan["seconds"] > 0
+    assert plan["peak_bytes"] > 0
+    assert plan["fits"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["study", "search"])
+def test_a_folder_or_a_dry_run_is_asked_for(command, capsys):
+    files = {"study": "evals/study_tiny.yaml", "search": "configs/search/smollm2.yaml"}
+    assert main([command, str(ROOT / files[command])]) == 2
+    assert "with --out, or see the plan with --dry-run." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_shells_complete_commands_and_options(shell, capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["--print-completion", shell])
+    assert done.value.code == 0
+    script = capsys.readouterr().out
+    for part in ("demo", "study", "--dry-run", "--only"):
+        assert part.removeprefix("--") in script

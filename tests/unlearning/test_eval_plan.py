@@ -47,7 +47,7 @@ def test_the_plan_says_what_is_put_and_needs_no_model(spec, tmp_path, monkeypatc
     assert "on cuda:7" in capsys.readouterr().out
     assert main(["eval", str(path), "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert printed.strip() == plan_evaluation(spec, check_spec(spec))
+    assert printed.strip() == plan_evaluation(spec, check_spec(spec)).text
     for text in ("16 forget, 18 retain; at most 34 prompts", "8: firing_rate x 2 n_features x clamp", "host memory"):
         assert text in printed
     assert main(["eval", str(path)]) == 2
