@@ -54,6 +54,7 @@ def texts(subject, n):
 def working(tmp_path, monkeypatch, model_cache):
     """A folder with the files that the pages name, each of them for the tiny model."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
     shutil.copytree(ROOT / "configs", "configs")
     target = tiny("configs/targets/tiny.yaml")
     target["training"] |= SHORT
