@@ -48,6 +48,6 @@ def write_figures(results: SavedResults, folder: Path | str) -> list[Path]:
                 FigureCanvasAgg(figure)
                 path = Path(folder) / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                figure.savefig(path, dpi=150)
+                figure.savefig(path, dpi=300)
                 written.append(path)
     return written
