@@ -45,7 +45,7 @@ def write_pareto_front(folder: Path | str) -> Path | None:
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     FigureCanvasAgg(figure)
     path = Path(folder) / FIGURE_FILE
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=300)
     return path
 
 
