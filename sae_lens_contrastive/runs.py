@@ -68,6 +68,13 @@ def hold_folder(folder: Path) -> None:
     _held[place] = lock
 
 
+def let_go_below(folder: Path) -> None:
+    """Let other processes into the folders that this one holds at or below `folder`."""
+    top = folder.resolve()
+    for place in [place for place in _held if place.is_relative_to(top)]:
+        _held.pop(place).release()
+
+
 @contextmanager
 def nothing_left_if_refused(out: Path | str) -> Iterator[None]:
     """Take back the folders that were claimed below `out` in this block, and hold nothing yet, if it ends in a

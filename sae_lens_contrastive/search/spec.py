@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,15 +133,8 @@ def resolve_search(path: Path | str, overrides: Mapping[str, Any] | None = None,
     """
     path = Path(path)
     given = parse_config(SearchSpec, merge(load_yaml(path), overrides or {}), str(path))
-    space = {key: parse_config(Dimension, values, f"{path}: space.{key}") for key, values in given.space.items()}
-    for key in space:
-        if key.split(".")[0] in _FIXED_KEYS:
-            raise ConfigError(
-                f"{path}: space.{key} cannot be varied; one model serves all trials. Put it in overrides."
-            )
     run = resolve_run(path.parent / given.target, path.parent / given.variant, given.overrides, any_device=any_device)
-    for key, dimension in space.items():
-        _check_possible(run, key, dimension, f"{path}: space.{key}")
+    space = parse_space(run, given.space, f"{path}: space", any_device=any_device)
     spec_path = path.parent / given.spec
     spec = parse_config(EvalSpec, merge(load_yaml(spec_path), given.spec_overrides), str(spec_path))
     return Search(
@@ -149,7 +142,29 @@ def resolve_search(path: Path | str, overrides: Mapping[str, Any] | None = None,
     )
 
 
-def with_values(run: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+def parse_space(
+    run: RunConfig, space: Mapping[str, Mapping[str, Any]], source: str, *, any_device: bool = False
+) -> dict[str, Dimension]:
+    """What is varied, checked: every end and choice must be possible in the run while all else stays.
+
+    With `any_device` the device need not be on this machine. Raises `UserError` for an empty range, a key that cannot
+    be varied or a value that the run cannot have.
+    """
+    found = {key: parse_config(Dimension, values, f"{source}.{key}") for key, values in space.items()}
+    check_can_be_varied(found, source)
+    for key, dimension in found.items():
+        _check_possible(run, key, dimension, f"{source}.{key}", any_device)
+    return found
+
+
+def check_can_be_varied(keys: Iterable[str], source: str) -> None:
+    """`ConfigError` for a key that all trials share."""
+    for key in keys:
+        if key.split(".")[0] in _FIXED_KEYS:
+            raise ConfigError(f"{source}.{key} cannot be varied; one model serves all trials. Put it in overrides.")
+
+
+def with_values(run: RunConfig, values: Mapping[str, Any], *, any_device: bool = False) -> RunConfig:
     """The run with dotted keys set, checked; `UserError` for an unknown key or a value that does not fit."""
     layers = []
     for key, value in values.items():
@@ -157,14 +172,14 @@ def with_values(run: RunConfig, values: Mapping[str, Any]) -> RunConfig:
             value = {part: value}
         layers.append(value)
     changed = parse_config(RunConfig, merge(run.model_dump(), *layers), "run")
-    changed.check()
+    (changed.model_copy(update={"device": "cpu"}) if any_device else changed).check()
     return changed
 
 
-def _check_possible(run: RunConfig, key: str, dimension: Dimension, source: str) -> None:
+def _check_possible(run: RunConfig, key: str, dimension: Dimension, source: str, any_device: bool) -> None:
     for value in dimension.samples():
         try:
-            with_values(run, {key: value})
+            with_values(run, {key: value}, any_device=any_device)
         except UserError as error:
             whole = re.search(r"\bint(eger)?\b", str(error)) and not dimension.choices
             hint = " For whole numbers add int: true." if whole else ""

@@ -61,7 +61,7 @@ def train_runs(
         if model is None or loaded not in (None, wanted):
             model = load_model(group[0].model, dtype=group[0].dtype, device=group[0].device)
         loaded = wanted
-        cache = _cache(group[0], activations or out / "activations")
+        cache = activation_cache(group[0], activations or out / "activations")
         _train_together(group, folders, texts[key], out / CHECKPOINTS_FOLDER / key, cache, model)
     _remove_spent_checkpoints(out)
     return list(folders.values())
@@ -91,6 +91,18 @@ def stream_key(run: RunConfig) -> str:
         "training": training.model_dump(include=STREAM_OPTIONS),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def activation_cache(run: RunConfig, folder: Path) -> ActivationCacheOptions | None:
+    """Where below `folder` a run keeps the activations that it trains on; None if it streams them from the model.
+
+    Runs with the same fingerprint train on the same activations.
+    """
+    if run.training.cache_tokens == 0:
+        return None
+    parts = (run.model, run.dtype, run.hook_name, run.training.context_size, run.training.cache_tokens, run.seed)
+    fingerprint = hashlib.sha256(repr((_corpora_digest(run), *parts)).encode()).hexdigest()
+    return ActivationCacheOptions(folder / fingerprint[:16], run.training.cache_tokens, fingerprint)
 
 
 STREAM_OPTIONS = {
@@ -213,14 +225,6 @@ def _sentence_sources(run: RunConfig) -> SentenceSources | None:
         retain=tuple(corpus_dataset([source], (), run.seed) for source in kept),
         n_sentences=corpora.output_space_sentences,
     )
-
-
-def _cache(run: RunConfig, folder: Path) -> ActivationCacheOptions | None:
-    if run.training.cache_tokens == 0:
-        return None
-    parts = (run.model, run.dtype, run.hook_name, run.training.context_size, run.training.cache_tokens, run.seed)
-    fingerprint = hashlib.sha256(repr((_corpora_digest(run), *parts)).encode()).hexdigest()
-    return ActivationCacheOptions(folder / fingerprint[:16], run.training.cache_tokens, fingerprint)
 
 
 def _corpora_digest(run: RunConfig) -> str:
