@@ -36,11 +36,13 @@ test: $(STAMP)
 # The fuzzer has wheels for some systems only; without it its tests are left out.
 test-slow: $(STAMP)
 	-$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[fuzz]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[ray]"
 	$(BIN)/python -m pytest -m slow
 
 # Both suites once more, hours of them, and their counts.
 reliability: $(STAMP)
 	-$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[fuzz]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[ray]"
 	$(TEST) --junitxml=runs/tests.xml
 	$(BIN)/python -m pytest -m slow --junitxml=runs/slow_tests.xml
 	$(BIN)/python scripts/reliability.py runs/tests.xml runs/slow_tests.xml

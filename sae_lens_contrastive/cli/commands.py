@@ -120,6 +120,25 @@ def search(options: argparse.Namespace) -> Any:
     return [record.model_dump(mode="json") for record in records]
 
 
+def sweep(options: argparse.Namespace) -> Any:
+    """Train and evaluate many runs, on a cluster or here."""
+    from sae_lens_contrastive.config import parse_overrides
+    from sae_lens_contrastive.sweep import plan_sweep, resolve_sweep, run_sweep
+
+    # The machine where a sweep is started need not be one of those that do its jobs.
+    elsewhere = options.dry_run or options.ray_address is not None
+    sweep = resolve_sweep(options.sweep, parse_overrides(options.set), any_device=elsewhere)
+    if options.dry_run:
+        return _told(plan_sweep(sweep))
+    if options.out is None:
+        raise UserError("Give a folder for the jobs with --out, or see the plan with --dry-run.")
+    jobs = run_sweep(sweep, options.out, options.ray_address)
+    _reported(options.out)
+    if failed := sum(job["error"] is not None for job in jobs):
+        print(f"{failed} of {len(jobs)} jobs failed for good; pareto.json and their log.txt say why.")
+    return jobs
+
+
 def generate(options: argparse.Namespace) -> Any:
     """Let a model speak with a forget edit and without."""
     from sae_lens_contrastive.forget_edit import side_by_side
@@ -187,34 +206,50 @@ def push(options: argparse.Namespace) -> Any:
 
 def report(options: argparse.Namespace) -> Any:
     """Tables, figures and a page from what is saved."""
+    from sae_lens_contrastive.report import load_results
+    from sae_lens_contrastive.report.pareto import PARETO_FILE
+    from sae_lens_contrastive.report.results import RESULTS_FILE
+
+    if options.wandb_project is None:
+        return _reported(options.folder)
+    from sae_lens_contrastive.wandb_session import check_wandb
+
+    check_wandb()
+    if (options.folder / PARETO_FILE).is_file() and not (options.folder / RESULTS_FILE).is_file():
+        raise UserError("A search is not logged to W&B. Evaluate SAEs of its front, and log their evaluation.")
+    from sae_lens_contrastive.report.wandb_report import log_report
+
+    found = _reported(options.folder)
+    names = {"project": options.wandb_project, "entity": options.wandb_entity}
+    results = load_results(options.folder)
+    print(f"W&B: {log_report(results, options.folder, found['page'], found['figures'], **names)}")
+    return found
+
+
+def _reported(folder: Path) -> dict[str, Any]:
+    """Rows, figures and page of a folder; the rows of a search are its trials."""
     from sae_lens_contrastive.report import load_results, measures_table, results_table, write_figures, write_page
     from sae_lens_contrastive.report.pareto import PARETO_FILE, front_table, write_pareto_front
+    from sae_lens_contrastive.report.results import RESULTS_FILE
 
-    if options.wandb_project is not None:
-        from sae_lens_contrastive.wandb_session import check_wandb
-
-        check_wandb()
-    if (options.folder / PARETO_FILE).is_file():
-        if options.wandb_project is not None:
-            raise UserError("A search is not logged to W&B. Evaluate SAEs of its front, and log their evaluation.")
-        print(front_table(options.folder))
-        figure = write_pareto_front(options.folder)
-        print(figure)
-        return {"rows": read_json(options.folder / PARETO_FILE)["trials"], "figures": [figure], "page": None}
-    results = load_results(options.folder)
+    figures = []
+    if (folder / PARETO_FILE).is_file():
+        print(front_table(folder))
+        figures = [write_pareto_front(folder)]
+        # A search measures no more than that; the trials of a sweep are evaluated as well.
+        if not (folder / RESULTS_FILE).is_file():
+            print(*figures)
+            return {"rows": read_json(folder / PARETO_FILE)["trials"], "figures": figures, "page": None}
+        print()
+    results = load_results(folder)
     # First: what is damaged is said before anything else is written.
-    page = write_page(results, options.folder)
+    page = write_page(results, folder)
     if results.rows:
         print(results_table(results.rows))
         if (measures := measures_table(results.rows)) is not None:
             print(f"\n{measures}")
-    figures = write_figures(results, options.folder)
+    figures += write_figures(results, folder)
     print(*figures, page, sep="\n")
-    if options.wandb_project is not None:
-        from sae_lens_contrastive.report.wandb_report import log_report
-
-        names = {"project": options.wandb_project, "entity": options.wandb_entity}
-        print(f"W&B: {log_report(results, options.folder, page, figures, **names)}")
     return {"rows": results.rows, "figures": figures, "page": page}
 
 

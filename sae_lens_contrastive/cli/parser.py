@@ -20,6 +20,8 @@ examples:
       clamp the forget features of an SAE and score multiple-choice questions
   sae-lens-contrastive search configs/search/smollm2.yaml --out runs/search
       train many SAEs; NSGA-II looks for those that forget most, keep most and reconstruct best
+  sae-lens-contrastive sweep configs/sweeps/smollm2.yaml --ray-address auto --out runs/sweep
+      train and evaluate every combination of a grid, or the trials of a search, on a Ray cluster or in this process
   sae-lens-contrastive study evals/study_smollm2.yaml --out runs/study
       several variants under several settings and seeds, trained side by side, evaluated on the same questions
   sae-lens-contrastive generate --sae runs/mine/contrastive/sae --edit runs/mine-eval/forget_edits/contrastive.json \\
@@ -51,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     _add_eval(subparsers)
     _add_study(subparsers)
     _add_search(subparsers)
+    _add_sweep(subparsers)
     _add_generate(subparsers)
     _add_harness(subparsers)
     _add_push(subparsers)
@@ -198,6 +201,38 @@ def _add_search(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         help="print a trial, with its memory and the time of all, and train none; needs no device and no --out",
     )
     search.set_defaults(run=commands.search)
+
+
+def _add_sweep(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from sae_lens_contrastive.sweep import Resources, SweepSpec, SweptSearch
+
+    parts = {"a sweep": SweepSpec, "its search": SweptSearch, "its resources": Resources}
+    sweep = subparsers.add_parser(
+        "sweep",
+        help="train and evaluate many runs, on a Ray cluster or in this process",
+        description="One job for every combination of a grid, or for every trial of a search, with every seed: it "
+        "trains an SAE and evaluates it. Jobs share the activations of a target. Run again, with Ray or without, it "
+        "goes on with the jobs that are left.",
+        epilog="\n\n".join(f"keys of {name}:\n\n{_fields(each)}" for name, each in parts.items()),
+        formatter_class=_RAW,
+    )
+    sweep.add_argument("sweep", metavar="SWEEP.yaml", help="runs, evaluation, what is varied, and what a job takes")
+    sweep.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key of the sweep")
+    sweep.add_argument("--out", type=Path, help="folder for the jobs and the results; on a cluster, on shared storage")
+    sweep.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="do the jobs on this Ray cluster: auto, or HOST:PORT; needs the extra 'ray' (default: in this process)",
+    )
+    sweep.add_argument(
+        "--json", action="store_true", help="one JSON object for each job, for machines, and no progress"
+    )
+    sweep.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the jobs, their memory and their time; needs no device and no --out",
+    )
+    sweep.set_defaults(run=commands.sweep)
 
 
 def _add_generate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
