@@ -145,7 +145,7 @@ class JobRunner:
         with made_once(job.folder / JOB_FILE):
             if (done := saved_result(job)) is not None:
                 return done
-            write_json(job.folder / ATTEMPT_FILE, {"attempt": number, "node": self.node, "began": time.time()})
+            write_json(job.folder / ATTEMPT_FILE, {"attempt": number, "node": self.node, "unix_seconds": time.time()})
             if job_digest(job.run, job.spec, check_spec(job.spec).digest) != job.digest:
                 raise _OtherNodeError(
                     f"{self.node} has other files or packages than where the sweep was started: {package_versions()}."

@@ -88,7 +88,7 @@ class Progress:
             if shown.result is not None:
                 node, seconds = shown.result.node, shown.result.seconds
             elif state == "running":
-                seconds = time.time() - attempt["began"]
+                seconds = time.time() - attempt["unix_seconds"]
             table.add_row(
                 f"{shown.trial:03d}",
                 str(shown.job.run.seed),

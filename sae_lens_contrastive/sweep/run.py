@@ -9,6 +9,7 @@ from typing import Any
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.runs import claim_folder
+from sae_lens_contrastive.search.proposals import import_optuna
 from sae_lens_contrastive.sweep.jobs import (
     ATTEMPT_FILE,
     FAILURES_FILE,
@@ -26,6 +27,9 @@ from sae_lens_contrastive.sweep.results import SweptTrial, job_records, write_re
 from sae_lens_contrastive.sweep.spec import Sweep, Trial, Value
 from sae_lens_contrastive.sweep.workers import RayCluster, ThisProcess, Workers
 
+RAY_LOG_FILE = "ray_log.txt"
+"""What Ray says of its nodes."""
+
 
 def run_sweep(
     sweep: Sweep, out: Path | str, ray_address: str | None = None, *, quiet: bool = False
@@ -41,23 +45,31 @@ def run_sweep(
     trial so far failed.
     """
     out = claim_folder(out, "sweep", sweep.identity()).resolve()
-    search = None if sweep.search is None else JournaledSearch(sweep.search, sweep.space, out)
-    workers = ThisProcess() if ray_address is None else RayCluster(ray_address, sweep.resources)
+    progress = Progress(quiet=quiet)
+    # A cluster or a package that is not there is said before anything is written.
+    if sweep.search is not None:
+        import_optuna()
+    workers = ThisProcess() if ray_address is None else RayCluster(ray_address, sweep.resources, out / RAY_LOG_FILE)
+    driver = _Driver(sweep, out, workers, progress)
     try:
-        with Progress(quiet=quiet) as progress:
-            driver = _Driver(sweep, out, workers, progress)
-            if search is None:
+        with progress:
+            if sweep.search is None:
                 driver.do([driver.with_jobs(trial) for trial in sweep.grid])
             else:
-                driver.do([driver.searched(number, search.trials[number]) for number in range(search.n_told)])
-                while numbers := search.propose():
-                    generation = [driver.searched(number, search.trials[number]) for number in numbers]
-                    driver.do(generation)
-                    for trial in generation:
-                        search.tell(trial.objectives(driver.results))
+                _do_search(driver, JournaledSearch(sweep.search, sweep.space, out))
     finally:
         workers.close()
     return job_records(driver.trials, driver.results)
+
+
+def _do_search(driver: _Driver, search: JournaledSearch) -> None:
+    """Generation by generation, from where the journal ends."""
+    driver.do([driver.searched(number, search.trials[number]) for number in range(search.n_told)])
+    while numbers := search.propose():
+        generation = [driver.searched(number, search.trials[number]) for number in numbers]
+        driver.do(generation)
+        for trial in generation:
+            search.tell(trial.objectives(driver.results))
 
 
 class _Driver:
@@ -119,6 +131,9 @@ class _Driver:
 
     def _after_failure(self, job: Job, failures: list[Failure]) -> JobResult | list[Failure]:
         """Another attempt if there may be one; otherwise the job has failed for good."""
+        if (done := saved_result(job)) is not None:
+            # What was lost is the word that it was done.
+            return done
         last = failures[-1]
         write_json(job.folder / FAILURES_FILE, [failure.model_dump() for failure in failures])
         if not last.is_final and len(failures) <= self._sweep.retries:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import sys
 import time
 from collections import deque
+from collections.abc import Mapping
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -55,11 +58,11 @@ class ThisProcess:
 class RayCluster:
     """Jobs as tasks of a Ray cluster, each with its resources; every node sees the folder of the sweep.
 
-    Ray itself repeats nothing: attempts are counted here. Raises `UserError` if Ray is not installed or there is no
-    cluster at the address.
+    Ray itself repeats nothing: attempts are counted by the sweep. What Ray prints goes to `log`. Raises `UserError` if
+    Ray is not installed or there is no cluster at the address.
     """
 
-    def __init__(self, address: str, resources: Resources) -> None:
+    def __init__(self, address: str, resources: Resources, log: Path) -> None:
         self._ray = ray = import_ray()
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
@@ -68,6 +71,12 @@ class RayCluster:
                 f"No Ray cluster at --ray-address {address}: {first_line(error)} Start one with `ray start --head`, or "
                 "leave --ray-address out: the jobs are then done in this process."
             ) from None
+        # What it prints about its nodes would fall into the table, or into what is printed for machines.
+        self._printing = ExitStack()
+        self._printing.enter_context(redirect_stdout(self._printing.enter_context(log.open("a", buffering=1))))
+        if not any(_has(node["Resources"], resources) for node in ray.nodes() if node["Alive"]):
+            wanted = f"{resources.num_cpus:g} CPUs and {resources.num_gpus:g} GPUs"
+            print(f"No node of the cluster has {wanted}; the jobs wait for one.", file=sys.stderr)
         self._attempt = ray.remote(_attempt_on_ray).options(
             num_cpus=resources.num_cpus, num_gpus=resources.num_gpus, max_retries=0
         )
@@ -86,6 +95,7 @@ class RayCluster:
     def close(self) -> None:
         """End the connection, and with it every job that still runs."""
         self._ray.shutdown()
+        self._printing.close()
 
     def _outcome(self, reference: Any) -> tuple[Job, JobResult | Failure]:
         job, started = self._running.pop(reference)
@@ -93,9 +103,14 @@ class RayCluster:
             said = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             seconds = round(time.perf_counter() - started, 2)
-            lost = f"{type(error).__name__}: {first_line(error)}"
+            # Its first sentence says what happened, the others how to find out more.
+            lost = f"{type(error).__name__}: {first_line(error).split('. ')[0].rstrip('.')}."
             return job, Failure(error=lost, is_final=False, node="", seconds=seconds)
         return job, (JobResult if "job" in said else Failure).model_validate(said)
+
+
+def _has(there: Mapping[str, float], wanted: Resources) -> bool:
+    return there.get("CPU", 0) >= wanted.num_cpus and there.get("GPU", 0) >= wanted.num_gpus
 
 
 _runner: JobRunner | None = None
