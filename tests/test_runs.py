@@ -6,7 +6,7 @@ import pytest
 
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json
-from sae_lens_contrastive.runs import claim_folder, hold_folder, nothing_left_if_refused
+from sae_lens_contrastive.runs import claim_folder, hold_folder, let_go_below, nothing_left_if_refused
 
 CONFIG = {"seed": 0, "training": {"lr": 0.001, "tokens": 10}}
 
@@ -151,3 +151,14 @@ def test_several_processes_may_work_in_a_folder_that_says_so(tmp_path):
         claim_folder(tmp_path / "a", "train", {"seed": 0}, alone=False)
         hold_folder(tmp_path / "a/part")
         hold_folder(tmp_path / "a/part")
+
+
+def test_a_folder_that_was_let_go_is_free_for_another_process_and_its_neighbours_are_not(tmp_path):
+    for name in ("jobs/a/train", "jobs/a", "jobs/ab"):
+        claim_folder(tmp_path / name, "train", {"seed": 0})
+    let_go_below(tmp_path / "jobs/a")
+    for name in ("jobs/a/train", "jobs/a"):
+        with _another_process(tmp_path / name, "alone"):
+            pass
+    with pytest.raises(AssertionError), _another_process(tmp_path / "jobs/ab", "alone"):
+        pass

@@ -88,7 +88,7 @@ def prepared_once(session_cache, tmp_path_factory):
 
 @pytest.fixture
 def prepared(prepared_once, model_cache, tmp_path, monkeypatch):
-    """The working folder with two trained SAEs, a specification, a study and a search."""
+    """The working folder with two trained SAEs, a specification, a study, a search and a sweep."""
     return _working_in_a_copy_of(prepared_once, tmp_path, monkeypatch)
 
 
@@ -133,6 +133,8 @@ def _prepare():
         "space": {"sae.k": {"choices": [2, 4]}},
     }
     _write("search.yaml", {**search, "n_trials": 3, "population_size": 2})
+    sweep = {"target": "target.yaml", "variants": ["plain.yaml", "term.yaml"], "spec": "tiny.yaml"}
+    _write("sweep.yaml", {**sweep, "grid": {"sae.k": [2]}, "seeds": [0, 1]})
     assert main(["train", "target.yaml", "plain.yaml", "term.yaml", "--out", "trained"]) == 0
 
 

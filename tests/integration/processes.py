@@ -13,7 +13,7 @@ from sae_lens_contrastive.cli import main
 
 # Forked from a process that has imported everything and started nothing: a command begins in a moment.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["sae_lens_contrastive.study", "sae_lens_contrastive.search", "matplotlib.pyplot"])
+CONTEXT.set_forkserver_preload(["sae_lens_contrastive.study", "sae_lens_contrastive.sweep", "matplotlib.pyplot"])
 
 
 def command(arguments, folder, prepare=None, said=os.devnull):

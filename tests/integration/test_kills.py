@@ -19,9 +19,10 @@ EVAL = ["eval", "tiny.yaml", "--sae", "trained/plain/sae", "--sae", "trained/ter
 EVAL += ["--out", "out"]
 STUDY = ["study", "study.yaml", "--out", "out"]
 SEARCH = ["search", "search.yaml", "--out", "out"]
+SWEEP = ["sweep", "sweep.yaml", "--out", "out"]
 # On a busy machine a command would else be killed more often than it gets on.
 MOST_IN_A_ROW = 4
-COMMANDS = {"train": TRAIN, "eval": EVAL, "study": STUDY, "search": SEARCH}
+COMMANDS = {"train": TRAIN, "eval": EVAL, "study": STUDY, "search": SEARCH, "sweep": SWEEP}
 
 
 def survive(arguments, folder, n_kills, seed):
@@ -52,7 +53,7 @@ def survive(arguments, folder, n_kills, seed):
     return n_ended
 
 
-@pytest.mark.parametrize(("name", "n_kills"), [("train", 2), ("eval", 1), ("study", 1), ("search", 1)])
+@pytest.mark.parametrize(("name", "n_kills"), [("train", 2), ("eval", 1), ("study", 1), ("search", 1), ("sweep", 1)])
 def test_what_is_killed_a_few_times_ends_as_if_it_had_not_been(name, n_kills, prepared, record_property):
     assert survive(COMMANDS[name], prepared, n_kills, seed=0) >= 1
     record_property("kills", n_kills)
@@ -60,7 +61,7 @@ def test_what_is_killed_a_few_times_ends_as_if_it_had_not_been(name, n_kills, pr
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("name", "n_kills"), [("train", 20), ("eval", 12), ("study", 10), ("search", 8)])
+@pytest.mark.parametrize(("name", "n_kills"), [("train", 20), ("eval", 12), ("study", 10), ("search", 8), ("sweep", 8)])
 def test_what_is_killed_many_times_ends_as_if_it_had_not_been(name, n_kills, prepared, record_property):
     assert survive(COMMANDS[name], prepared, n_kills, seed=1) >= 2
     record_property("kills", n_kills)
