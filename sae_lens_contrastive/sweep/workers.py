@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import socket
 import sys
 import time
 from collections import deque
@@ -13,10 +14,13 @@ from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from sae_lens_contrastive.errors import UserError, first_line
 from sae_lens_contrastive.sweep.jobs import Failure, Job, JobResult, JobRunner
 from sae_lens_contrastive.sweep.spec import Resources
+
+_CONNECT_SECONDS = 10
 
 
 class Workers(Protocol):
@@ -65,11 +69,12 @@ class RayCluster:
     def __init__(self, address: str, resources: Resources, log: Path) -> None:
         self._ray = ray = import_ray()
         try:
+            _check_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError, RuntimeError, ImportError) as error:
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
             raise UserError(
-                f"No Ray cluster at --ray-address {address}: {first_line(error)} Start one with `ray start --head`, or "
-                "leave --ray-address out: the jobs are then done in this process."
+                f"No Ray cluster at --ray-address {address}: {first_line(error)} Start one with `ray start --head` and "
+                "give auto or HOST:PORT, or leave --ray-address out: the jobs are then done in this process."
             ) from None
         # What it prints about its nodes would fall into the table, or into what is printed for machines.
         self._printing = ExitStack()
@@ -107,6 +112,13 @@ class RayCluster:
             lost = f"{type(error).__name__}: {first_line(error).split('. ')[0].rstrip('.')}."
             return job, Failure(error=lost, is_final=False, node="", seconds=seconds)
         return job, (JobResult if "job" in said else Failure).model_validate(said)
+
+
+def _check_reachable(address: str) -> None:
+    """Raise `OSError` or `ValueError` if nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    if address != "auto":
+        place = urlsplit(address if "://" in address else f"//{address}")
+        socket.create_connection((place.hostname or "", place.port or 0), timeout=_CONNECT_SECONDS).close()
 
 
 def _has(there: Mapping[str, float], wanted: Resources) -> bool:

@@ -146,7 +146,10 @@ def test_a_driver_is_killed_and_one_process_goes_on(cluster_work):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_an_address_without_a_cluster_is_refused(cluster_work, capsys):
-    assert main(["sweep", "sweep.yaml", "--ray-address", "127.0.0.1:1", "--out", "out"]) == 2
-    assert "No Ray cluster at --ray-address 127.0.0.1:1: " in capsys.readouterr().err
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:x", "nowhere.invalid:6379"])
+def test_an_address_without_a_cluster_is_refused(cluster_work, capsys, address):
+    assert main(["sweep", "sweep.yaml", "--ray-address", address, "--out", "out"]) == 2
+    said = capsys.readouterr().err
+    assert f"No Ray cluster at --ray-address {address}: " in said
+    assert "ray start --head" in said
     assert not Path("out").exists()
