@@ -70,6 +70,8 @@ def working(tmp_path, monkeypatch, model_cache):
     write(
         Path("evals/study_smollm2.yaml"), {**study, "settings": {"a": {"variants": ["../configs/variants/run0.yaml"]}}}
     )
+    one_job = {"grid": {"sae.k": [16]}, "seeds": [0], "resources": {"num_cpus": 1}}
+    write(Path("configs/sweeps/smollm2.yaml"), tiny("configs/sweeps/smollm2.yaml") | one_job)
     write(Path("my_target.yaml"), target)
     write(Path("my_spec.yaml"), spec)
     monkeypatch.setattr(demo, "TARGET", "configs/targets/tiny.yaml")
