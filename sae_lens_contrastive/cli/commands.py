@@ -11,13 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from sae_lens_contrastive.cli.edits import model_of, one_sae, sae_and_edit
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, usable_folder, write_json
 from sae_lens_contrastive.runs import claim_folder
 
 if TYPE_CHECKING:
-    from sae_lens_contrastive.forget_edit import ForgetEdit
-    from sae_lens_contrastive.models import HookedBridge
     from sae_lens_contrastive.training.plan import Plan
 
 
@@ -145,8 +144,8 @@ def generate(options: argparse.Namespace) -> Any:
 
     if options.max_new_tokens < 1:
         raise UserError(f"--max-new-tokens is {options.max_new_tokens}. Give 1 or more.")
-    sae, edit = _sae_and_edit(options)
-    model = _model_of(edit, options)
+    sae, edit = sae_and_edit(options)
+    model = model_of(edit.model, options)
     said = []
     how = {"max_new_tokens": options.max_new_tokens, "chat": options.chat}
     for each in side_by_side(model, sae, edit, options.prompt, **how):
@@ -167,8 +166,8 @@ def harness(options: argparse.Namespace) -> Any:
     manager = check_tasks(options.tasks, options.include_path)
     if options.out is not None:
         usable_folder(options.out, "--out")
-    sae, edit = _sae_and_edit(options)
-    model = _model_of(edit, options)
+    sae, edit = sae_and_edit(options)
+    model = model_of(edit.model, options)
     how = {"manager": manager, "limit": options.limit, "n_shots": options.num_fewshot}
     found = {"unedited": evaluate_tasks(EditedLM(model, batch_size=options.batch_size), options.tasks, **how)}
     with apply_forget_edit(model, sae, edit) as applied:
@@ -178,6 +177,39 @@ def harness(options: argparse.Namespace) -> Any:
         write_json(options.out / "harness.json", found)
     print(side_by_side_table(found))
     return found
+
+
+def dashboard(options: argparse.Namespace) -> Any:
+    """Show features as SAEDashboard and Neuronpedia do."""
+    from sae_lens_contrastive.dashboard import (
+        check_features,
+        check_texts,
+        export_dashboards,
+        read_text,
+        texts_of_training,
+    )
+    from sae_lens_contrastive.models import check_hook
+
+    if options.features is None:
+        sae, edit = sae_and_edit(options)
+        features, named, model_name, hook_name = edit.features, "edit", edit.model, edit.hook_name
+    elif options.edit is not None:
+        raise UserError("Give --edit for the features of an edit, or --features for others.")
+    else:
+        sae = one_sae(options)
+        metadata = sae.cfg.metadata
+        features, named, model_name, hook_name = options.features, "SAE", metadata.model_name, str(metadata.hook_name)
+    check_features(sae, features)
+    texts = {"given": options.text} if options.text else texts_of_training(options.sae)
+    check_texts(texts, options.max_tokens)
+    usable_folder(options.out, "--out")
+    model = model_of(model_name, options, named)
+    check_hook(model, hook_name, sae.cfg.d_in)
+    text = read_text(model, hook_name, texts, max_tokens=options.max_tokens)
+    name = options.sae_id if options.sae is None else _sae_name(options.sae)
+    index = export_dashboards(model, sae, features, text, options.out, name=name)
+    print(index)
+    return {"index": index, "features": features}
 
 
 def push(options: argparse.Namespace) -> Any:
@@ -256,33 +288,6 @@ def _reported(folder: Path) -> dict[str, Any]:
 def _told(plan: Plan) -> dict[str, Any]:
     print(plan.text)
     return asdict(plan)
-
-
-def _sae_and_edit(options: argparse.Namespace) -> tuple[Any, ForgetEdit]:
-    """An SAE and the edit beside it, unless another is given; both from a folder or from the hub."""
-    from sae_lens_contrastive.forget_edit import load_forget_edit
-    from sae_lens_contrastive.hub import download_forget_edit
-    from sae_lens_contrastive.saes.stock import load_folder, load_release
-
-    n_names = (options.release is not None) + (options.sae_id is not None)
-    if n_names != (2 if options.sae is None else 0):
-        raise UserError("Give one SAE: --sae DIR, or --release R --sae-id I.")
-    if options.sae is not None:
-        sae, edit = load_folder("--sae", options.sae, options.device), load_forget_edit(options.edit or options.sae)
-    else:
-        names = options.release, options.sae_id
-        edit = download_forget_edit(*names) if options.edit is None else load_forget_edit(options.edit)
-        sae = load_release("--release", *names, options.device)
-    edit.check_sae(sae)
-    return sae, edit
-
-
-def _model_of(edit: ForgetEdit, options: argparse.Namespace) -> HookedBridge:
-    from sae_lens_contrastive.models import load_model
-
-    if not (name := options.model or edit.model):
-        raise UserError("The edit names no model. Give one with --model.")
-    return load_model(name, device=options.device, dtype=options.dtype)
 
 
 def _sae_name(path: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import shtab
 
 from sae_lens_contrastive.cli import commands
+from sae_lens_contrastive.cli.edits import add_edit
 
 _DESCRIPTION = "Train sparse autoencoders for knowledge unlearning, and measure what a model forgets and what it keeps."
 _EXAMPLES = """\
@@ -56,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     _add_sweep(subparsers)
     _add_generate(subparsers)
     _add_harness(subparsers)
+    _add_dashboard(subparsers)
     _add_push(subparsers)
     _add_report(subparsers)
     for command in subparsers.choices.values():
@@ -241,7 +243,7 @@ def _add_generate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
         help="let a model speak with a forget edit and without, side by side",
         description="Continue prompts greedily, once as the model is and once with the edit that an evaluation chose.",
     )
-    _add_edit(generate)
+    add_edit(generate)
     generate.add_argument("--prompt", metavar="TEXT", action="append", required=True, help="any number of times")
     generate.add_argument("--chat", action="store_true", help="put each prompt as a user's turn")
     generate.add_argument("--max-new-tokens", metavar="N", type=int, default=40, help="default: 40")
@@ -255,7 +257,7 @@ def _add_harness(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
         description="Any task of EleutherAI's lm-evaluation-harness on the model as it is and with the edit that an "
         "evaluation chose. Needs the extra 'lm-eval'.",
     )
-    _add_edit(harness)
+    add_edit(harness)
     harness.add_argument("--tasks", metavar="TASK", nargs="+", required=True, help="names of the harness")
     harness.add_argument("--include-path", metavar="DIR", type=Path, action="append", default=[], help="tasks of yours")
     harness.add_argument("--limit", metavar="N", type=int, help="the first N documents of each task (default: all)")
@@ -265,21 +267,27 @@ def _add_harness(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     harness.set_defaults(run=commands.harness)
 
 
-def _add_edit(command: argparse.ArgumentParser) -> None:
-    """Which SAE, which edit of it, and which model it is put on."""
-    command.add_argument("--sae", metavar="DIR", type=Path, help="folder of a saved SAE")
-    command.add_argument("--release", metavar="R", help="hub repository of an SAE, with --sae-id, in place of --sae")
-    command.add_argument("--sae-id", metavar="I", help="SAE within the repository")
-    command.add_argument(
-        "--edit",
-        metavar="FILE",
-        type=Path,
-        help="forget edit, which an evaluation writes as forget_edits/NAME.json; by default forget_edit.json beside "
-        "the SAE",
+def _add_dashboard(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    dashboard = subparsers.add_parser(
+        "dashboard",
+        help="show the features of a forget edit as SAEDashboard and Neuronpedia do",
+        description="Write a page of SAEDashboard for each feature of a forget edit, an index of them, and all of them "
+        "in Neuronpedia's format. Needs the extra 'dashboard' and sae-dashboard, installed without its dependencies.",
     )
-    command.add_argument("--model", metavar="NAME", help="another model than the one it was chosen on")
-    command.add_argument("--device", default="cpu", help="default: cpu")
-    command.add_argument("--dtype", default="float32", help="default: float32")
+    add_edit(dashboard)
+    dashboard.add_argument("--features", metavar="N", type=int, nargs="+", help="these, in place of an edit's")
+    dashboard.add_argument(
+        "--text",
+        metavar="SOURCE",
+        action="append",
+        default=[],
+        help="text to read, named as in a target (default: the forget and the general text of the SAE's training)",
+    )
+    dashboard.add_argument(
+        "--max-tokens", metavar="N", type=int, default=65_536, help="tokens to read (default: 65536)"
+    )
+    dashboard.add_argument("--out", type=Path, required=True, help="folder for index.html, the pages and neuronpedia/")
+    dashboard.set_defaults(run=commands.dashboard)
 
 
 def _add_push(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

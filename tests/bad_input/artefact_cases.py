@@ -13,6 +13,7 @@ EVAL = "eval spec.yaml --sae sae --out out"
 REPORT = "report results"
 STUDY_RUN = "study study.yaml --out out"
 GENERATE = "generate --sae sae --edit forget_edit.json --prompt Hello"
+DASHBOARD = "dashboard --sae sae --out out"
 SEARCH_RUN = "search search.yaml --out out"
 
 
@@ -145,4 +146,13 @@ FORGET_EDITS = [
     BadInput("forget edit", "without a model", GENERATE, {"forget_edit.json": _edit(model="")}),
     BadInput("forget edit", "with an unknown model", f"{GENERATE} --model gemma-3-2c"),
     BadInput("forget edit", "no tokens to say", f"{GENERATE} --max-new-tokens 0"),
+]
+DASHBOARDS = [
+    BadInput("dashboard", "an edit and other features", f"{DASHBOARD} --edit forget_edit.json --features 1"),
+    BadInput("dashboard", "a feature that the SAE lacks", f"{DASHBOARD} --features 8"),
+    BadInput("dashboard", "a feature twice", f"{DASHBOARD} --features 1 1"),
+    BadInput("dashboard", "no training beside the SAE", f"{DASHBOARD} --features 1"),
+    BadInput("dashboard", "text that is not there", f"{DASHBOARD} --features 1 --text gone.txt"),
+    BadInput("dashboard", "no context's worth of text", f"{DASHBOARD} --features 1 --text general.txt --max-tokens 9"),
+    BadInput("dashboard", "an SAE that names no model", f"{DASHBOARD} --features 1 --text general.txt"),
 ]

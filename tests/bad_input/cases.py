@@ -1,9 +1,9 @@
 """Every input that a user gives, and ways in which it can be wrong; docs/bad_input.md shows what is said."""
 
-from artefact_cases import FOLDERS, FORGET_EDITS, SAES, STUDIES
+from artefact_cases import DASHBOARDS, FOLDERS, FORGET_EDITS, SAES, STUDIES
 from run_cases import CONFIGURATIONS, CORPORA, QUESTIONS, SPECIFICATIONS
 
-CASES = [*CONFIGURATIONS, *CORPORA, *QUESTIONS, *SPECIFICATIONS, *SAES, *FOLDERS, *STUDIES, *FORGET_EDITS]
+CASES = [*CONFIGURATIONS, *CORPORA, *QUESTIONS, *SPECIFICATIONS, *SAES, *FOLDERS, *STUDIES, *FORGET_EDITS, *DASHBOARDS]
 
 ONCE = {
     ("configuration", "a date that is none"): "a traceback",

@@ -35,6 +35,7 @@ _CHECKED = {
         "characters at most."
     ),
     "forget edit": "Types and ranges of all fields; features and directions against the SAE; that its model is known.",
+    "dashboard": "Features against the SAE; that the texts can be read and a model is named.",
     "study": "As a configuration; names that become folders; every file that it names.",
     "search": "As a configuration; that every value of the space makes a valid run.",
 }
