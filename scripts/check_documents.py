@@ -34,7 +34,8 @@ def main(root: Path = ROOT) -> int:
 def document_problems(root: Path, tracked: list[Path]) -> Iterator[str]:
     """Citations of things that do not exist."""
     targets = set(re.findall(r"^([a-z][\w-]*):", (root / "Makefile").read_text(), re.MULTILINE))
-    commands = set(re.findall(r'add_parser\(\s*"([a-z]+)"', (root / "sae_lens_contrastive/cli/parser.py").read_text()))
+    command_line = "".join(path.read_text() for path in (root / "sae_lens_contrastive/cli").glob("*.py"))
+    commands = set(re.findall(r'add_parser\(\s*"([a-z]+)"', command_line))
     top = {path.relative_to(root).parts[0] for path in tracked}
     names = {path.name for path in tracked}
     for document in sorted({path for pattern in DOCUMENTS for path in root.glob(pattern)} & set(tracked)):

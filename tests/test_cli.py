@@ -114,9 +114,10 @@ def test_with_json_a_mistake_leaves_the_output_empty(tmp_path, capsys):
             ["study", "evals/study_tiny.yaml", "--only", "sparse_and_wide"],
             ["sparse_and_wide/seed0: run0, run5; ", "sparse_and_wide/seed1", "2 evaluations", "all 2 parts: "],
         ),
+        (["sweep", "configs/sweeps/smollm2.yaml"], ["8 jobs of 2 CPUs", "once for all jobs", "every evaluation:"]),
         (["search", "configs/search/smollm2.yaml"], ["40 trials that vary sae.k, ", "contrastive: with the model"]),
     ],
-    ids=["demo", "train", "study", "search"],
+    ids=["demo", "train", "study", "sweep", "search"],
 )
 def test_a_dry_run_tells_memory_and_time_and_does_nothing(arguments, parts, capsys, tmp_path, monkeypatch):
     arguments = [str(ROOT / each) if each.endswith(".yaml") else each for each in arguments]
@@ -132,9 +133,13 @@ def test_a_dry_run_tells_memory_and_time_and_does_nothing(arguments, parts, caps
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["study", "search"])
+@pytest.mark.parametrize("command", ["study", "search", "sweep"])
 def test_a_folder_or_a_dry_run_is_asked_for(command, capsys):
-    files = {"study": "evals/study_tiny.yaml", "search": "configs/search/smollm2.yaml"}
+    files = {
+        "study": "evals/study_tiny.yaml",
+        "search": "configs/search/smollm2.yaml",
+        "sweep": "configs/sweeps/smollm2.yaml",
+    }
     assert main([command, str(ROOT / files[command])]) == 2
     assert "with --out, or see the plan with --dry-run." in capsys.readouterr().err
 

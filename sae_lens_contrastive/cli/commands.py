@@ -267,7 +267,7 @@ def _reported(folder: Path) -> dict[str, Any]:
     figures = []
     if (folder / PARETO_FILE).is_file():
         print(front_table(folder))
-        figures = [write_pareto_front(folder)]
+        figures = [figure for figure in [write_pareto_front(folder)] if figure is not None]
         # A search measures no more than that; the trials of a sweep are evaluated as well.
         if not (folder / RESULTS_FILE).is_file():
             print(*figures)

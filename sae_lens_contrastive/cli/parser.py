@@ -9,6 +9,8 @@ import shtab
 
 from sae_lens_contrastive.cli import commands
 from sae_lens_contrastive.cli.edits import add_edit
+from sae_lens_contrastive.cli.key_help import RAW, fields
+from sae_lens_contrastive.cli.many_runs import add_search, add_study, add_sweep
 
 _DESCRIPTION = "Train sparse autoencoders for knowledge unlearning, and measure what a model forgets and what it keeps."
 _EXAMPLES = """\
@@ -39,22 +41,21 @@ completion of commands and options in bash, for this user:
 
 exit codes: 0 done, 2 something in the input must change (the message says what), 130 interrupted (run again to go on)
 """
-_RAW = argparse.RawDescriptionHelpFormatter
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(
-        prog="sae-lens-contrastive", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=_RAW
+        prog="sae-lens-contrastive", description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=RAW
     )
     shtab.add_argument_to(parser, "--print-completion", help="print the completion script of a shell, and exit")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(subparsers)
     _add_train(subparsers)
     _add_eval(subparsers)
-    _add_study(subparsers)
-    _add_search(subparsers)
-    _add_sweep(subparsers)
+    add_study(subparsers)
+    add_search(subparsers)
+    add_sweep(subparsers)
     _add_generate(subparsers)
     _add_harness(subparsers)
     _add_dashboard(subparsers)
@@ -92,8 +93,8 @@ def _add_train(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "train",
         help="train variants on a target",
         description="Train one SAE for each variant. Target, variant and --set are merged in this order.",
-        epilog="\n\n".join(("keys of a run:", _fields(RunConfig), "keys of training:", _fields(TrainingOptions))),
-        formatter_class=_RAW,
+        epilog="\n\n".join(("keys of a run:", fields(RunConfig), "keys of training:", fields(TrainingOptions))),
+        formatter_class=RAW,
     )
     train.add_argument("target", metavar="TARGET.yaml", help="model, hook, corpora, SAE and optimiser")
     train.add_argument("variants", metavar="VARIANT.yaml", nargs="+", help="what this variant changes: loss terms, ...")
@@ -115,8 +116,8 @@ def _add_eval(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="measure what SAEs make a model forget and keep",
         description="Select forget features on text, edit them, choose the setting on one half of the questions and "
         "report the other half. Give any number of SAEs. Run again, it goes on where it stopped.",
-        epilog="\n\n".join(("keys of a specification:", _fields(EvalSpec))),
-        formatter_class=_RAW,
+        epilog="\n\n".join(("keys of a specification:", fields(EvalSpec))),
+        formatter_class=RAW,
     )
     evaluate.add_argument("spec", metavar="SPEC.yaml", help="questions, corpora and settings")
     evaluate.add_argument("--sae", metavar="DIR", type=Path, action="append", default=[], help="folder of a saved SAE")
@@ -142,99 +143,6 @@ def _add_eval(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--dry-run", action="store_true", help="print what would be put and read, in what memory; needs no SAE"
     )
     evaluate.set_defaults(run=commands.evaluate)
-
-
-def _add_study(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from sae_lens_contrastive.study import StudySetting, StudySpec
-
-    study = subparsers.add_parser(
-        "study",
-        help="train and evaluate variants under several settings and seeds",
-        description="Train every variant of every setting with every seed, evaluate all SAEs on the same questions, "
-        "write one table and the figures. Run again, it goes on where it stopped.",
-        epilog="\n\n".join(("keys of a study:", _fields(StudySpec), "keys of a setting:", _fields(StudySetting))),
-        formatter_class=_RAW,
-    )
-    study.add_argument("study", metavar="STUDY.yaml", help="target, evaluation, seeds and settings")
-    study.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="change a key, such as seeds=[0]"
-    )
-    study.add_argument(
-        "--only",
-        metavar="PART",
-        nargs="+",
-        default=[],
-        help="settings, or settings with a seed (NAME/seed0), to run now",
-    )
-    study.add_argument(
-        "--finished",
-        metavar="FILE",
-        type=Path,
-        help="results.json of an earlier run; parts for which nothing has changed since are taken from it",
-    )
-    study.add_argument("--out", type=Path, help="folder for the runs, the results and the figures")
-    study.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the parts, with memory and time of their training, and run none; needs no device and no --out",
-    )
-    study.set_defaults(run=commands.study)
-
-
-def _add_search(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from sae_lens_contrastive.search import Dimension, SearchSpec
-
-    search = subparsers.add_parser(
-        "search",
-        help="search training settings for what forgets most, keeps most and reconstructs best",
-        description="Train one SAE a trial and sweep it on the select questions; the held-out ones are never put. "
-        "Needs the extra 'search'. Run again, it goes on where it stopped.",
-        epilog="\n\n".join(
-            ("keys of a search:", _fields(SearchSpec), "keys of an entry of space:", _fields(Dimension))
-        ),
-        formatter_class=_RAW,
-    )
-    search.add_argument("search", metavar="SEARCH.yaml", help="run, evaluation and what is varied")
-    search.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key of the search")
-    search.add_argument("--out", type=Path, help="folder for the trials, pareto.json and its figure")
-    search.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print a trial, with its memory and the time of all, and train none; needs no device and no --out",
-    )
-    search.set_defaults(run=commands.search)
-
-
-def _add_sweep(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from sae_lens_contrastive.sweep import Resources, SweepSpec, SweptSearch
-
-    parts = {"a sweep": SweepSpec, "its search": SweptSearch, "its resources": Resources}
-    sweep = subparsers.add_parser(
-        "sweep",
-        help="train and evaluate many runs, on a Ray cluster or in this process",
-        description="One job for every combination of a grid, or for every trial of a search, with every seed: it "
-        "trains an SAE and evaluates it. Jobs share the activations of a target. Run again, with Ray or without, it "
-        "goes on with the jobs that are left.",
-        epilog="\n\n".join(f"keys of {name}:\n\n{_fields(each)}" for name, each in parts.items()),
-        formatter_class=_RAW,
-    )
-    sweep.add_argument("sweep", metavar="SWEEP.yaml", help="runs, evaluation, what is varied, and what a job takes")
-    sweep.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key of the sweep")
-    sweep.add_argument("--out", type=Path, help="folder for the jobs and the results; on a cluster, on shared storage")
-    sweep.add_argument(
-        "--ray-address",
-        metavar="ADDRESS",
-        help="do the jobs on this Ray cluster: auto, or HOST:PORT; needs the extra 'ray' (default: in this process)",
-    )
-    sweep.add_argument(
-        "--json", action="store_true", help="one JSON object for each job, for machines, and no progress"
-    )
-    sweep.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the jobs, their memory and their time; needs no device and no --out",
-    )
-    sweep.set_defaults(run=commands.sweep)
 
 
 def _add_generate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -320,11 +228,3 @@ def _add_report(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     report.add_argument("--wandb-project", metavar="NAME", help="log table, figures, page and files to W&B as well")
     report.add_argument("--wandb-entity", metavar="NAME", help="user or team of the project (default: your own)")
     report.set_defaults(run=commands.report)
-
-
-def _fields(config_class: type) -> str:
-    lines = []
-    for name, field in config_class.model_fields.items():
-        default = "" if field.is_required() else f" (default: {field.get_default(call_default_factory=True)!r})"
-        lines.append(f"  {name}{default}\n      {' '.join((field.description or '').split())}")
-    return "\n".join(lines)

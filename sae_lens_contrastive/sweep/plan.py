@@ -14,12 +14,12 @@ from sae_lens_contrastive.sweep.spec import Sweep, Trial
 from sae_lens_contrastive.training import RunConfig
 from sae_lens_contrastive.training.device_facts import device_facts
 from sae_lens_contrastive.training.estimate import StreamEstimate, estimate
-from sae_lens_contrastive.training.plan import duration_text, size_text
+from sae_lens_contrastive.training.plan import Plan, duration_text, size_text
 from sae_lens_contrastive.training.train import activation_cache
 from sae_lens_contrastive.unlearning.plan import plan_evaluation
 
 
-def plan_sweep(sweep: Sweep) -> str:
+def plan_sweep(sweep: Sweep) -> Plan:
     """Every job of a grid, or of the first generation of a search, and what all of them take.
 
     Loads no weights, writes nothing and needs no device. The time of the evaluations is not estimated. Raises
@@ -43,9 +43,14 @@ def plan_sweep(sweep: Sweep) -> str:
             memory = size_text(stream.peak_bytes) + ("" if stream.fits else ", DOES NOT FIT")
             own = duration_text(stream.runs[0].seconds)
             lines.append((f"{trial.number:03d}", str(run.seed), job, own, memory, values))
-    evaluation = plan_evaluation(sweep.spec, sweep.inputs)
-    return "\n\n".join(
-        [in_columns(lines), *impossible, _total(sweep, runs, streams), *unknown, f"every evaluation:\n{evaluation}"]
+    evaluation = plan_evaluation(sweep.spec, sweep.inputs).text
+    total, seconds = _total(sweep, runs, streams)
+    parts = [in_columns(lines), *impossible, total, *unknown, f"every evaluation:\n{evaluation}"]
+    return Plan(
+        "\n\n".join(parts),
+        seconds=seconds,
+        peak_bytes=max((stream.peak_bytes for stream in streams), default=None),
+        fits=all(stream.fits for stream in streams),
     )
 
 
@@ -62,25 +67,31 @@ def _trials(sweep: Sweep) -> tuple[list[Trial], list[str]]:
     return trials, impossible
 
 
-def _total(sweep: Sweep, runs: Sequence[RunConfig], streams: Sequence[StreamEstimate]) -> str:
+def _total(sweep: Sweep, runs: Sequence[RunConfig], streams: Sequence[StreamEstimate]) -> tuple[str, float | None]:
+    """What all jobs take, as text and in seconds, were they done one after another."""
     caches = {_activations(run): stream for run, stream in zip(runs, streams, strict=True)}
-    own = _sum([stream.runs[0].seconds for stream in streams])
-    takes = f"{sweep.resources.num_cpus:g} CPUs and {sweep.resources.num_gpus:g} GPUs"
-    said = [f"{len(runs)} jobs of {takes}, up to {1 + sweep.retries} attempts each: training {duration_text(own)}"]
     once = [stream.model_seconds for key, stream in caches.items() if key is not None]
+    own = [stream.runs[0].seconds for stream in streams]
+    each_time = [s.model_seconds for run, s in zip(runs, streams, strict=True) if _activations(run) is None]
+    seconds = _sum([*once, *own, *each_time])
+    takes = f"{sweep.resources.num_cpus:g} CPUs and {sweep.resources.num_gpus:g} GPUs"
+    said = [
+        f"{len(runs)} jobs of {takes}, up to {1 + sweep.retries} attempts each: {duration_text(seconds)} of training, "
+        "one after another; evaluating comes on top"
+    ]
     if once:
         said.append(
-            f"Activations are generated once for all jobs of a seed and a hook, {len(once)} in all: "
-            f"{duration_text(_sum(once))}"
+            f"activations are generated once for all jobs of a seed and a hook, {len(once)} in all: "
+            f"{duration_text(_sum(once))} of it"
         )
-    if None in caches:
-        said.append("training.cache_tokens is 0: every job runs the model itself. Set it to share activations.")
+    if each_time:
+        said.append("training.cache_tokens is 0: every job runs the model itself; set it to share activations")
     if sweep.search is not None and sweep.search.n_trials > sweep.search.population_size:
         said.append(
-            f"This is the first generation; {sweep.search.n_trials} trials in all, each generation when the one before "
-            "it is done."
+            f"this is the first generation; {sweep.search.n_trials} trials in all, each generation when the one before "
+            "it is done"
         )
-    return "\n".join(said)
+    return "\n".join(said), seconds
 
 
 def _activations(run: RunConfig) -> str | None:

@@ -35,15 +35,14 @@ class _Shown:
 class Progress:
     """The jobs of a sweep; in a terminal they are a table that is drawn anew every second."""
 
-    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         # Not whatever stdout is by then: a job in this process prints to its log.
         self._console = console or Console(file=sys.stdout)
-        self._quiet = quiet
         self._jobs: dict[str, _Shown] = {}
         self._live: Live | None = None
 
     def __enter__(self) -> Progress:
-        if self._console.is_terminal and not self._quiet:
+        if self._console.is_terminal:
             self._live = Live(
                 console=self._console,
                 get_renderable=self.table,
@@ -102,7 +101,7 @@ class Progress:
         return table
 
     def _say(self, shown: _Shown, what: str) -> None:
-        if self._live is None and not self._quiet:
+        if self._live is None:
             n_ended = sum(each.result is not None for each in self._jobs.values())
             place = f"trial {shown.trial:03d}, seed {shown.job.run.seed}, job {shown.job.id}"
             print(f"{n_ended} of {len(self._jobs)}: {place}: {what}", file=self._console.file, flush=True)

@@ -31,21 +31,19 @@ RAY_LOG_FILE = "ray_log.txt"
 """What Ray says of its nodes."""
 
 
-def run_sweep(
-    sweep: Sweep, out: Path | str, ray_address: str | None = None, *, quiet: bool = False
-) -> list[dict[str, Any]]:
+def run_sweep(sweep: Sweep, out: Path | str, ray_address: str | None = None) -> list[dict[str, Any]]:
     """Do every job of a sweep that `out` does not hold yet, and return all of them in short, the failed ones too.
 
     A job is a run with its evaluation, in `jobs/<id>`. It is done once its `job.json` is there, whoever did it, and not
     begun again; so a sweep that was ended goes on with the jobs that are left. With `ray_address` they are done on that
     cluster, else one after another in this process, with the same results. After every job, `results.json` has a row
-    for each that is done, and `pareto.json` the trials that ended. `quiet` prints no progress.
+    for each that is done, and `pareto.json` the trials that ended.
 
     Raises `UserError` if `out` holds another sweep, an extra is missing, there is no cluster at the address, or every
     trial so far failed.
     """
     out = claim_folder(out, "sweep", sweep.identity()).resolve()
-    progress = Progress(quiet=quiet)
+    progress = Progress()
     # A cluster or a package that is not there is said before anything is written.
     if sweep.search is not None:
         import_optuna()

@@ -17,7 +17,7 @@ JOURNAL = "optuna_journal.log"
 
 
 def search_of(file, out="out"):
-    return run_sweep(resolve_sweep(file), out, quiet=True)
+    return run_sweep(resolve_sweep(file), out)
 
 
 def journaled(out="out"):

@@ -44,7 +44,7 @@ def started(*arguments):
 def said_by(process):
     said, _ = process.communicate()
     assert process.returncode == 0
-    return [json.loads(line) for line in said.splitlines()]
+    return json.loads(said)
 
 
 def stamps(out, pattern):

@@ -55,15 +55,13 @@ def test_the_table_of_a_terminal_has_what_runs_first(sweep_file, tmp_path):
 
 def test_elsewhere_a_job_is_a_line_and_nothing_moves(sweep_file, tmp_path):
     jobs = jobs_of(sweep_file(), tmp_path)
-    for quiet in (False, True):
-        said = io.StringIO()
-        with Progress(Console(file=said), quiet=quiet) as progress:
-            progress.add(list(enumerate(jobs)))
-            progress.ended(jobs[0], result(jobs[0]))
-            progress.failed(jobs[1], Failure(error="The node died.", is_final=False, node="b/2", seconds=1))
-        expected = [
-            f"1 of 4: trial 000, seed 0, job {jobs[0].id}: score 0.500, forgetting 0.600, retain accuracy 0.990, "
-            "explained variance 0.800",
-            f"1 of 4: trial 001, seed 0, job {jobs[1].id}: failed and is begun again: The node died.",
-        ]
-        assert said.getvalue().splitlines() == ([] if quiet else expected)
+    said = io.StringIO()
+    with Progress(Console(file=said)) as progress:
+        progress.add(list(enumerate(jobs)))
+        progress.ended(jobs[0], result(jobs[0]))
+        progress.failed(jobs[1], Failure(error="The node died.", is_final=False, node="b/2", seconds=1))
+    assert said.getvalue().splitlines() == [
+        f"1 of 4: trial 000, seed 0, job {jobs[0].id}: score 0.500, forgetting 0.600, retain accuracy 0.990, "
+        "explained variance 0.800",
+        f"1 of 4: trial 001, seed 0, job {jobs[1].id}: failed and is begun again: The node died.",
+    ]

@@ -19,7 +19,7 @@ from sae_lens_contrastive.unlearning import SaeUnderTest, evaluate_saes
 
 
 def sweep_of(file, **options):
-    return run_sweep(resolve_sweep(file), "out", quiet=True, **options)
+    return run_sweep(resolve_sweep(file), "out", **options)
 
 
 def folder_of(job):
@@ -37,7 +37,7 @@ def test_a_sweep_in_one_process_trains_evaluates_and_reports(sweep_file, tiny, m
     Path(file).write_text(yaml.safe_dump(values))
     assert main(["sweep", file, "--out", "out", "--json"]) == 0
     said = capsys.readouterr().out
-    jobs = [json.loads(line) for line in said.splitlines()]
+    jobs = json.loads(said)
     assert [(job["trial"], job["params"], job["seed"], job["error"]) for job in jobs] == [
         (0, {K: 4}, 0, None),
         (1, {K: 8}, 0, None),
@@ -247,14 +247,14 @@ def test_a_plan_has_the_jobs_and_writes_nothing(sweep_file, searched, monkeypatc
     assert lines[0].split()[:5] == ["trial", "seed", "job", "training", "memory"]
     assert [line.split()[:2] for line in lines[2:10]] == [[f"00{n}", str(seed)] for n in range(4) for seed in (0, 1)]
     assert lines[2].endswith(f"{K}=4, {COEFFICIENT}=1")
-    assert "8 jobs of 1 CPUs and 0 GPUs, up to 3 attempts each: training " in said
-    assert "Activations are generated once for all jobs of a seed and a hook, 2 in all: " in said
+    assert "8 jobs of 1 CPUs and 0 GPUs, up to 3 attempts each: " in said
+    assert "activations are generated once for all jobs of a seed and a hook, 2 in all: " in said
     assert "questions" in said
     assert main(["sweep", searched(overrides={"training": {"cache_tokens": 0}}), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "3 jobs of" in said
-    assert "This is the first generation; 12 trials in all" in said
-    assert "training.cache_tokens is 0: every job runs the model itself." in said
+    assert "this is the first generation; 12 trials in all" in said
+    assert "training.cache_tokens is 0: every job runs the model itself" in said
     assert set(Path().iterdir()) == before
     assert main(["sweep", "sweep.yaml"]) == 2
     assert "--out, or see the plan with --dry-run" in capsys.readouterr().err
