@@ -107,7 +107,7 @@ def saved_result(job: Job) -> JobResult | None:
     except ValidationError:
         result = None
     if result is None or result.job != job.digest:
-        raise UserError(f"{path} is not what a sweep wrote. Delete {job.folder} to run the job again.")
+        raise UserError(f"{path} is not what a sweep wrote. Delete it to run the job again.")
     return result
 
 
@@ -135,7 +135,8 @@ class JobRunner:
             except Exception as error:
                 traceback.print_exc()
                 said = str(error) if isinstance(error, UserError | _OtherNodeError) else _described(error)
-                is_final = isinstance(error, UserError)
+                # With a cause it is the disk's or the hub's, which may do better the next time.
+                is_final = isinstance(error, UserError) and error.__cause__ is None
                 return Failure(error=said, is_final=is_final, node=self.node, seconds=_seconds_since(started))
             finally:
                 # Another process may make the next attempt.

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json
-from sae_lens_contrastive.sweep.jobs import ATTEMPT_FILE, LOG_FILE, Failure, Job, JobResult
+from sae_lens_contrastive.sweep.jobs import ATTEMPT_FILE, JOB_FILE, LOG_FILE, Failure, Job, JobResult
 from sae_lens_contrastive.training.plan import duration_text
 
 _MOST_ROWS = 20
@@ -120,7 +120,7 @@ def _state(shown: _Shown) -> tuple[str, dict[str, Any]]:
 
 def _outcome(result: JobResult) -> str:
     if result.row is None:
-        return f"failed for good: {result.error} See its {LOG_FILE}; delete its folder to run it again."
+        return f"failed for good: {result.error} See its {LOG_FILE}; delete its {JOB_FILE} to run it again."
     held_out = result.row["held_out"]
     return (
         f"score {result.row['unlearning_score']:.3f}, forgetting {held_out['forgetting']:.3f}, retain accuracy "

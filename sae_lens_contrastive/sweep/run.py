@@ -148,7 +148,7 @@ class _Driver:
         if self.trials and all(trial.error(self.results) is not None for trial in self.trials):
             raise UserError(
                 f"All of {len(self.trials)} trials failed, the first of them so: {self.trials[0].error(self.results)} "
-                f"Change the sweep, or delete {self._out / JOBS_FOLDER} to try them again."
+                f"Change the sweep, or delete {JOB_FILE} in the folders of {self._out / JOBS_FOLDER} to try them again."
             )
 
 
