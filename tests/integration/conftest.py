@@ -133,7 +133,7 @@ def _prepare():
         "space": {"sae.k": {"choices": [2, 4]}},
     }
     _write("search.yaml", {**search, "n_trials": 3, "population_size": 2})
-    sweep = {"target": "target.yaml", "variants": ["plain.yaml", "term.yaml"], "spec": "tiny.yaml"}
+    sweep = {"target": "target.yaml", "variants": ["term.yaml"], "spec": "tiny.yaml"}
     _write("sweep.yaml", {**sweep, "grid": {"sae.k": [2]}, "seeds": [0, 1]})
     assert main(["train", "target.yaml", "plain.yaml", "term.yaml", "--out", "trained"]) == 0
 
