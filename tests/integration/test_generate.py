@@ -16,7 +16,7 @@ def test_the_chosen_edit_is_written_and_applied(evaluated, capsys):
     assert (edit.model, edit.forget_domain) == ("tiny-random-gemma-2", "countries")
     capsys.readouterr()
     assert main([*GENERATE, "--prompt", "The capital of Peru is", "--prompt", "Iron is a", "--json"]) == 0
-    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    said = json.loads(capsys.readouterr().out)
     assert [each["prompt"] for each in said] == ["The capital of Peru is", "Iron is a"]
     assert all(each["changed"] or each["edited"] == each["unedited"] for each in said)
     assert any(each["edited"] != each["unedited"] for each in said)
@@ -35,5 +35,5 @@ def test_a_chat_is_put_as_a_turn(evaluated, capsys):
     for options in ([], ["--chat"]):
         capsys.readouterr()
         assert main([*GENERATE, "--prompt", "Hello", "--json", *options]) == 0
-        said.append(json.loads(capsys.readouterr().out)["unedited"])
-    assert said[0] != said[1]
+        said += json.loads(capsys.readouterr().out)
+    assert said[0]["unedited"] != said[1]["unedited"]
