@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses.base import FORGET, LossContext, LossTerm, register_loss_term
-from sae_lens_contrastive.losses.soft_firing import soft_firing
+from sae_lens_contrastive.losses.soft_firing import firing_levels
 
 
 @register_loss_term("mutual_information")
@@ -45,7 +45,8 @@ class MutualInformation(LossTerm):
             return ctx.feature_acts.new_zeros(())
         hard = _information(acts.detach().sign(), is_forget)
         chosen = hard.topk(min(self.n_features, len(hard))).indices
-        soft = _information(soft_firing(acts, hidden_pre, chosen, self.steepness, ctx.sae), is_forget)
+        excess = ctx.pre_activations(chosen, sampled=True).float() - firing_levels(acts, hidden_pre, chosen, ctx.sae)
+        soft = _information(torch.sigmoid(self.steepness * excess), is_forget)
         return _binary_entropy(is_forget.to(soft.dtype).mean()) - soft.mean()
 
 

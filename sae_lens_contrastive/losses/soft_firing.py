@@ -25,9 +25,16 @@ def soft_firing(
     if either is missing). If the SAE has thresholds of its own, theta is these: see `own_thresholds`. steepness is in
     1 / units of pre-activations.
     """
-    thresholds = own_thresholds(sae)
-    theta = firing_level(feature_acts, hidden_pre) if thresholds is None else thresholds[features]
+    theta = firing_levels(feature_acts, hidden_pre, features, sae)
     return torch.sigmoid(steepness * (hidden_pre.index_select(1, features) - theta))
+
+
+def firing_levels(
+    feature_acts: Float[Tensor, "n d_sae"], hidden_pre: Float[Tensor, "n d_sae"], features: Int[Tensor, " m"], sae: Any
+) -> Float[Tensor, "n 1"] | Float[Tensor, " m"]:
+    """theta of `soft_firing`: of each token, or of each of the features if the SAE has thresholds of its own."""
+    thresholds = own_thresholds(sae)
+    return firing_level(feature_acts, hidden_pre) if thresholds is None else thresholds[features]
 
 
 def own_thresholds(sae: Any) -> Float[Tensor, " d_sae"] | None:
