@@ -15,6 +15,7 @@ from torch.nn.functional import embedding
 
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses.output_space import OutputSpace
+from sae_lens_contrastive.losses.soft_firing import firing_level
 from sae_lens_contrastive.options import build_options, checked_value
 from sae_lens_contrastive.registry import T_REGISTERED, Registry
 
@@ -76,6 +77,11 @@ class LossContext:
         stride = self._stride
         domains = None if self.domains is None else self.domains[::stride]
         return TokenSample(_spaced(self.feature_acts, stride), self.hidden_pre[::stride].float(), domains)
+
+    @cached_property
+    def firing_level(self) -> Float[Tensor, "n 1"]:
+        """Level above which a feature fires on each token of the sample, where the SAE has no thresholds of its own."""
+        return firing_level(self.sample.feature_acts, self.sample.hidden_pre)
 
     def pre_activations(self, features: Int[Tensor, " m"], *, sampled: bool = False) -> Float[Tensor, "n m"]:
         """Pre-activations of a few features, on all tokens or on those of the sample.

@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses.base import LossContext, LossTerm, register_loss_term
 from sae_lens_contrastive.losses.output_space import OutputSpace, Sequences
-from sae_lens_contrastive.losses.soft_firing import firing_level, own_thresholds
+from sae_lens_contrastive.losses.soft_firing import own_thresholds
 
 _WINDOW = 32
 
@@ -128,7 +128,7 @@ class SentenceMargin(LossTerm):
         if thresholds is not None:
             return thresholds[: self.n_features]
         # Not the mean: a few huge tokens would decide where it lies.
-        return firing_level(ctx.sample.feature_acts.detach(), ctx.sample.hidden_pre.detach()).median()
+        return ctx.firing_level.median()
 
     def _excess(
         self, sae: Any, space: OutputSpace, texts: list[Sequences], theta: Float[Tensor, " n"] | Float[Tensor, ""]
