@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from bench_evaluation import smollm2_row
 from bench_measure import in_child, machine, peak_rss_mib, versions
-from bench_training_step import ratio, terms_table, train_a_schedule, trackers_table
 from bench_setup import StepShape
+from bench_training_step import ratio, terms_table, trackers_table, train_a_schedule
 
 from sae_lens_contrastive.files import write_json
 

@@ -17,14 +17,12 @@ SETTINGS = Grid(retain_thresholds=(0.01,))
 
 
 def evaluation_row(
-    subject: Subject, model: Any, *, max_known: int, repeats: int, d_sae: int, batch_size: int = 8, known: bool = True
+    subject: Subject, model: Any, *, max_asked: int, max_known: int, repeats: int, d_sae: int, batch_size: int = 8
 ) -> dict[str, Any]:
-    """Both sides on a made JumpReLU SAE, with cloze prompts; a model that knows nothing is asked all questions."""
-    task = make_task(subject, model.tokenizer, "cloze", None, max_asked=4 * max_known if known else max_known)
-    ids = {name: list(range(len(questions))) for name, questions in task.questions.items()}
-    if known:
-        with tempfile.TemporaryDirectory() as folder:
-            ids = known_questions(model, task, Path(folder), batch_size)
+    """Both sides on a made JumpReLU SAE, with cloze prompts that the model answers right; a random one by chance."""
+    task = make_task(subject, model.tokenizer, "cloze", None, max_asked=max_asked)
+    with tempfile.TemporaryDirectory() as folder:
+        ids = known_questions(model, task, Path(folder), batch_size)
     task = task.only({name: found for name, found in ids.items() if found}, max_known)
     first, second = (made_sae("jumprelu", model, subject.hook_name, task.retain_texts, d_sae) for _ in range(2))
     sizes = {"batch_size": batch_size, "batch_tokens": 256 * batch_size}
@@ -38,4 +36,4 @@ def smollm2_row(repeats: int = 3) -> dict[str, Any]:
     """SmolLM2, a real model with real knowledge."""
     subject = replace(SUBJECTS["smollm2-135m-instruct"], corpus_tokens=2_000)
     model = load_subject(subject, "bridge", device="cpu", dtype="float32")
-    return evaluation_row(subject, model, max_known=4, repeats=repeats, d_sae=2304)
+    return evaluation_row(subject, model, max_asked=12, max_known=4, repeats=repeats, d_sae=2304)

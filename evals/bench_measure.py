@@ -78,11 +78,12 @@ def peak_rss_mib() -> float:
 
 
 def device_peak_mib(run: Callable[[], object], device: str) -> float:
-    """Highest memory of the device during a call, in MiB; of the process on a CPU."""
-    if not device.startswith("cuda"):
-        run()
-        return round(peak_rss_mib(), 1)
+    """Highest memory allocated on the device during a call; on a CPU what the process took beyond what it held. MiB."""
     gc.collect()
+    if not device.startswith("cuda"):
+        with PeakMemory() as peak:
+            run()
+        return round(peak.beyond_start / MIB, 1)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     run()
