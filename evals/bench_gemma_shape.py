@@ -27,8 +27,9 @@ from saebench_peer_models import random_gemma_2
 
 from sae_lens_contrastive.data.streams import PrefetchedStream, ResumableStream, StreamedActivations
 from sae_lens_contrastive.files import write_json
-from sae_lens_contrastive.models import ModelShape
+from sae_lens_contrastive.models import ModelShape, model_shape
 from sae_lens_contrastive.models.shape import shape_of
+from sae_lens_contrastive.training.costs import model_flops_per_token, n_sae_parameters, sae_flops_per_token
 
 PREFETCH = 2
 
@@ -96,6 +97,7 @@ def main() -> None:
         "peak": asdict(peak),
         "model": {
             "n_parameters": shape.n_parameters,
+        "gemma_2_2b": _real_work(),
             "weights_mib": round(shape.n_parameters * DTYPE_MAP[dtype].itemsize / 2**20),
         },
         "generation": _generation(model, shape, scale, device, dtype, peak, compiled=not options.reduced),
@@ -119,6 +121,18 @@ def _options() -> argparse.Namespace:
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("no CUDA device is here; --device cpu --dtype float32 --reduced proves the script without one")
     return options
+
+
+def _real_work() -> dict[str, Any]:
+    """What a token costs at the real size, for plans from figures of any size."""
+    shape, d_sae = model_shape("google/gemma-2-2b"), FULL.d_sae[-1]
+    return {
+        "d_sae": d_sae,
+        "batch": FULL.batch,
+        "generation_flops_per_token": model_flops_per_token(shape, FULL.layer + 1, FULL.context_size),
+        "step_flops_per_token": sae_flops_per_token(shape.d_model, d_sae),
+        "sae_parameters": n_sae_parameters(shape.d_model, d_sae, "topk"),
+    }
 
 
 def _generation(
@@ -150,7 +164,7 @@ def _generation(
     work = generation_work(shape, scale.layer + 1, n_tokens, scale.context_size, dtype)
     return {
         "tokens": n_tokens,
-        "seconds": {name: round(value, 6) for name, value in seconds.items()},
+        "seconds_of_sides": {name: round(value, 6) for name, value in seconds.items()},
         "compile_failed": failed,
         "fastest": fastest,
         "tokens_per_second": round(n_tokens / seconds[fastest], 1),
@@ -244,7 +258,7 @@ def _store(model: Any, shape: ModelShape, scale: Scale, device: str) -> Activati
         context_size=scale.context_size,
         d_in=shape.d_model,
         n_batches_in_buffer=scale.n_buffer,
-        total_training_tokens=10**9,
+        total_training_tokens=n_texts * scale.context_size,
         store_batch_size_prompts=scale.n_prompts,
         train_batch_size_tokens=scale.batch,
         prepend_bos=False,

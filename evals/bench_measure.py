@@ -11,13 +11,13 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-PACKAGES = ("sae-lens-contrastive", "sae-lens", "torch", "transformer-lens", "transformers", "sae-bench")
+PACKAGES = ("sae-lens-contrastive", "sae-bench", "sae-lens", "torch", "transformer-lens", "transformers", "numpy")
 MIB = 2**20
 
 
@@ -30,7 +30,13 @@ def machine(device: str = "cpu") -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what takes part."""
-    return {package: version(package) for package in PACKAGES}
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
 
 
 def synchronise(device: str) -> None:

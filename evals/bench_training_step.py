@@ -10,6 +10,7 @@ import statistics
 from collections import Counter
 from typing import Any
 
+import torch
 from bench_measure import rows_beside, seconds_of, take_turns
 from bench_setup import GROUPING_STEPS, TERMS, TRACKERS, StepShape, batches, host_trainer, our_trainer, sentence_space
 
@@ -122,7 +123,8 @@ def _fill_window(trainer: ContrastiveSAETrainer, data: list[Any]) -> None:
     window.reset()
     missing = 4096 * (SCHEDULE - 1) // SCHEDULE
     for number in range(SCHEDULE):
-        acts = trainer.sae.encode(data[number % len(data)])
+        with torch.no_grad():
+            acts = trainer.sae.encode(data[number % len(data)])
         n_tokens = min(missing, len(acts))
         window.update(acts, n_tokens)
         missing -= n_tokens

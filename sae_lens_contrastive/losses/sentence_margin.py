@@ -135,14 +135,14 @@ class SentenceMargin(LossTerm):
     ) -> list[Float[Tensor, "batch pos"]]:
         """e_t of every token of each text that an edit may change."""
         encoder = sae.W_enc[:, : self.n_features]
-        projected = torch.cat([text.residual[text.editable].to(encoder) @ encoder for text in texts])
+        projected = [text.residual[text.editable].to(encoder) @ encoder for text in texts]
         # What the SAE takes off its input is the same for all tokens: none of them is written anew for it.
         origin = sae.process_sae_in(encoder.new_zeros(1, len(encoder)))
-        hidden_pre = space.activation_scale * projected + (origin @ encoder + sae.b_enc[: self.n_features])
+        hidden_pre = space.activation_scale * torch.cat(projected) + (origin @ encoder + sae.b_enc[: self.n_features])
         if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
             hidden_pre = hidden_pre * sae.W_dec[: self.n_features].norm(dim=-1)
         excess = self.strictness + (hidden_pre - theta).amax(dim=-1).float() / self.temperature
-        parts = excess.split([int(text.editable.sum()) for text in texts])
+        parts = excess.split([len(part) for part in projected])
         return [
             part.new_zeros(text.editable.shape).masked_scatter(text.editable, part)
             for text, part in zip(texts, parts, strict=True)

@@ -10,7 +10,9 @@ import pytest
 BUDGET_MIB = 2048
 AT_SIZE = Path(__file__).parent / "trackers_at_size.py"
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read as Linux has it")
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="peak memory is read as Linux has it"
+)
 
 
 def peaks(method, d_sae, d_in, batch):
