@@ -87,7 +87,8 @@ def main() -> None:
     device, dtype = options.device, options.dtype
     peak = device_peak(device, DTYPE_MAP[dtype])
     model = random_gemma_2(device, dtype, **scale.sizes)
-    shape = shape_of(model.original_model.config)
+    hf_model: Any = model.original_model
+    shape = shape_of(hf_model.config)
     result = {
         "note": PROVEN_ON_CPU if device == "cpu" else "Random weights: times and memory only.",
         "scale": asdict(scale),
@@ -97,7 +98,7 @@ def main() -> None:
         "peak": asdict(peak),
         "model": {
             "n_parameters": shape.n_parameters,
-        "gemma_2_2b": _real_work(),
+            "gemma_2_2b": _real_work(),
             "weights_mib": round(shape.n_parameters * DTYPE_MAP[dtype].itemsize / 2**20),
         },
         "generation": _generation(model, shape, scale, device, dtype, peak, compiled=not options.reduced),

@@ -47,31 +47,27 @@ def trackers_table(shape: StepShape, repeats: int) -> dict[str, Any]:
     take_turns(_steps(trainers, data), 3, shape.device)
     spent = {part.name: _timed(part, shape.device) for part in ours.parts}
     of_schedule = Counter(_kind(place) for place in range(SCHEDULE))
-    seconds: dict[str, list[float]] = {name: [] for name in trainers}
+    seconds: dict[str, float] = dict.fromkeys(trainers, 0.0)
     in_parts: dict[str, float] = dict.fromkeys(spent, 0.0)
-    with_trackers = 0.0
     for kind, place in _PLACES.items():
-        times: dict[str, list[float]] = {name: [] for name in trainers}
         for record in spent.values():
             record.clear()
-        for repeat in range(repeats):
+        times: dict[str, list[float]] = {name: [] for name in trainers}
+        # Most steps are of the plain kind, and its scatter would be most of the ratio's.
+        for number in range(repeats * (3 if kind == _OTHER else 1)):
             if kind == _GROUPED:
                 _fill_window(ours, data)
             for trainer in trainers.values():
                 trainer.n_training_steps = place
-            taken = take_turns(_steps(trainers, data[repeat % len(data) :]), 1, shape.device)
-            for name, found in taken.items():
+            for name, found in take_turns(_steps(trainers, data[number % len(data) :]), 1, shape.device).items():
                 times[name] += found
-        with_trackers += of_schedule[kind] * statistics.median(times["all trackers"])
-        for name, record in spent.items():
-            in_parts[name] += of_schedule[kind] * statistics.median(record)
+        share = of_schedule[kind] / SCHEDULE
         for name, found in times.items():
-            seconds[name] += found
-    means = {name: [statistics.median(found)] for name, found in seconds.items()}
-    means["all trackers"] = [with_trackers / SCHEDULE]
-    table = _table("trackers", shape, rows_beside(means, "no trackers"))
-    base = means["no trackers"][0]
-    table["parts"] = {name: round(total / SCHEDULE / base, 5) for name, total in in_parts.items()}
+            seconds[name] += share * statistics.median(found)
+        for name, record in spent.items():
+            in_parts[name] += share * statistics.median(record)
+    table = _table("trackers", shape, rows_beside({name: [mean] for name, mean in seconds.items()}, "no trackers"))
+    table["parts"] = {name: round(mean / seconds["no trackers"], 5) for name, mean in in_parts.items()}
     return table
 
 

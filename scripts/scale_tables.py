@@ -15,14 +15,15 @@ FEW_STEPS, HEAVY_SHARE, LONG_HOURS = 2500, 0.25, 7 * 24
 def summary(content: dict[str, Any]) -> list[str]:
     """The four figures of a benchmark."""
     rows = {
-        "a step with all loss terms but output-space KL, beside SAELens' own": f"{content['objective_step_ratio']:.2f} x",
-        "a step with all trackers, beside one without": f"{content['tracker_step_ratio']:.2f} x",
-        "SAEBench's own evaluation, beside ours": f"{content['eval_ratio']:.1f} x",
-        "the same with the selection of features": f"{content['eval_ratio_with_selection']:.1f} x",
-        "memory of a process that trains with all of it": f"{content['peak_rss_mib']:,.0f} MiB",
-        "memory of SAELens' own": f"{content['peak_rss_saelens_mib']:,.0f} MiB",
+        "a step with all loss terms but output-space KL, beside SAELens' own": ("objective_step_ratio", "{:.2f} x"),
+        "a step with all trackers, beside one without": ("tracker_step_ratio", "{:.2f} x"),
+        "SAEBench's own evaluation, beside ours": ("eval_ratio", "{:.1f} x"),
+        "the same with the selection of features": ("eval_ratio_with_selection", "{:.1f} x"),
+        "memory of a process that trains with all terms and trackers": ("peak_rss_mib", "{:,.0f} MiB"),
+        "memory of one that trains SAELens' own": ("peak_rss_saelens_mib", "{:,.0f} MiB"),
     }
-    return ["| what | |", "|---|---|", *(f"| {what} | {value} |" for what, value in rows.items())]
+    shown = [f"| {what} | {how.format(content[key])} |" for what, (key, how) in rows.items()]
+    return ["| what | measured |", "|---|---|", *shown]
 
 
 def steps(content: dict[str, Any]) -> list[str]:
@@ -48,12 +49,13 @@ def shape(content: dict[str, Any]) -> list[str]:
     }
     for row in content["training"]:
         terms, trackers = (row[name]["rows"] for name in ("terms", "trackers"))
+        theirs, ours = row["peak_mib"]["saelens"], row["peak_mib"]["ours"]
         rows[f"step at d_sae {row['d_sae']:,}"] = (
             f"SAELens {1000 * terms['SAELens']['seconds']:.1f} ms, all terms {terms['all terms']['ratio']:.2f} x, "
             f"all trackers {trackers['all trackers']['ratio']:.2f} x"
         )
         rows[f"memory at d_sae {row['d_sae']:,}"] = (
-            f"SAELens {row['peak_mib']['saelens']:,.0f} MiB, with all terms and trackers {row['peak_mib']['ours']:,.0f} MiB"
+            f"SAELens {theirs:,.0f} MiB, with all terms and trackers {ours:,.0f} MiB"
         )
     return ["| what | measured |", "|---|---|", *(f"| {what} | {text} |" for what, text in rows.items())]
 
@@ -74,7 +76,9 @@ def scaling(content: dict[str, Any]) -> list[str]:
             rate = n_gpus * batch / (alone + averaging)
             n_steps, hours = tokens / (n_gpus * batch), tokens / rate / 3600
             first = _breaks_first(n_steps, averaging / (alone + averaging), hours)
-            lines.append(f"| {tokens / 1e6:,.0f}M | {n_gpus} | {rate:,.0f} | {_time(hours)} | {n_steps:,.0f} | {first} |")
+            lines.append(
+                f"| {tokens / 1e6:,.0f}M | {n_gpus} | {rate:,.0f} | {_time(hours)} | {n_steps:,.0f} | {first} |"
+            )
     return lines
 
 
