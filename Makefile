@@ -12,7 +12,7 @@ export NO_MKDOCS_2_WARNING := 1
 WORKERS := 2
 TEST    := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: demo study tables test test-slow reliability check docs bench parity clean
+.PHONY: demo study tables test test-slow reliability check docs bench bench-gpu bench-long parity clean
 
 demo: $(STAMP)
 	$(BIN)/sae-lens-contrastive demo --out runs/demo
@@ -60,8 +60,18 @@ check: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict
 
+SHAPE := $(BIN)/python evals/bench_gemma_shape.py
+
 bench: $(STAMP)
-	$(BIN)/python evals/bench_training_step.py --out evals/results/bench_training_step.json
+	$(BIN)/python evals/bench.py --out evals/results/bench.json
+	$(SHAPE) --reduced --device cpu --dtype float32 --out evals/results/bench_gemma_shape_cpu.json
+
+# Gemma-2-2B's real size, on a CUDA device.
+bench-gpu: $(STAMP)
+	$(SHAPE) --out evals/results/bench_gemma_shape.json
+
+# What runs whole trainings and evaluations.
+bench-long: $(STAMP)
 	$(BIN)/python evals/bench_side_by_side.py --out evals/results/bench_side_by_side.json
 	$(BIN)/python evals/bench_evaluation_memory.py --out evals/results/bench_evaluation_memory.json
 

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import platform
-import threading
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from bench_measure import PeakMemory, in_child, machine, versions
 from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
 
 from sae_lens_contrastive.data.questions import Question
@@ -31,7 +28,6 @@ from sae_lens_contrastive.unlearning.spec import EvalInputs
 GIB = 2**30
 REAL = "gemma-2-2b"
 HOOK = "blocks.0.hook_resid_post"
-PACKAGES = ("sae-lens-contrastive", "sae-lens", "torch", "transformer-lens", "transformers")
 
 
 def main() -> None:
@@ -42,17 +38,15 @@ def main() -> None:
     kept = _kept_gib(options, d_model)
     rows = []
     for share in (2.0, 0.1):
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(1) as pool:
-            rows.append({"cache_gib": round(share * kept, 4), **pool.apply(_measure, (options, d_model, share * kept))})
+        rows.append({"cache_gib": round(share * kept, 4), **in_child(_measure, options, d_model, share * kept)})
         print(json.dumps(rows[-1]), flush=True)
     spec = _spec(options, "bfloat16", 16.0).model_copy(update={"max_corpus_tokens": 2**20})
     real = estimate_memory(spec, shape, {"asked": _questions(options)}, 1.0)
     write_json(
         options.out,
         {
-            "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
-            "versions": {package: version(package) for package in PACKAGES},
+            "machine": machine(),
+            "versions": versions(),
             "questions": options.questions,
             "scaled": {
                 "d_model": d_model,
@@ -109,7 +103,7 @@ def _measure(options: argparse.Namespace, d_model: int, cache_gib: float) -> dic
         digest="",
         questions_digest="",
     )
-    with _PeakMemory() as peak:
+    with PeakMemory() as peak:
         data = HookData(model, HOOK, _spec(options, "bfloat16", cache_gib), inputs)
         held = data.forget_text.residuals, data.retain_text.residuals
     return {
@@ -174,32 +168,6 @@ def _random_gemma(d_model: int) -> HookedBridge:
     bridge = HookedBridge.from_hf_model(model, tokenizer, "google/gemma-2-2b", "cpu")
     bridge.requires_grad_(False)
     return bridge
-
-
-class _PeakMemory:
-    """Peak of the process' own memory, sampled; pages of mapped files are the system's to take back, so left out."""
-
-    def __enter__(self) -> _PeakMemory:
-        self.beyond_start = 0
-        self._start = _own_memory()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        while not self._ended.wait(0.02):
-            self.beyond_start = max(self.beyond_start, _own_memory() - self._start)
-
-
-def _own_memory() -> int:
-    """Bytes of anonymous memory of this process."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

@@ -7,16 +7,13 @@ turns; medians are compared. The share of a variant in its own steps says where 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
+from bench_measure import machine, versions
 
 from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.models import load_model
@@ -24,7 +21,6 @@ from sae_lens_contrastive.training import resolve_runs, train_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 VARIANTS = ("run0", "run1", "run2", "run3", "run4")
-PACKAGES = ("sae-lens-contrastive", "sae-lens", "torch", "transformer-lens")
 
 
 def main() -> None:
@@ -55,8 +51,8 @@ def main() -> None:
     # train_seconds of a run side by side is its own steps and everything shared: what it would take alone.
     alone = {name: round(summary["train_seconds"], 2) for name, summary in summaries.items()}
     result = {
-        "machine": _machine(options),
-        "versions": {package: version(package) for package in PACKAGES},
+        "machine": machine(options.device),
+        "versions": versions(),
         "tokens": batch * options.steps,
         "seconds_one": round(medians["one"], 2),
         "one": options.one,
@@ -77,12 +73,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the result")
     return parser.parse_args()
-
-
-def _machine(options: argparse.Namespace) -> str:
-    where = torch.cuda.get_device_name() if options.device.startswith("cuda") else f"CPU ({platform.machine()})"
-    threads = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    return f"{where}, {threads}, {platform.system()}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

@@ -1,230 +1,145 @@
-"""Time one training step: SAELens' own trainer beside this package's, with each loss term and with all trackers.
+"""One training step: SAELens' own trainer beside this package's, with each loss term, with all of them, with trackers.
 
-The rows of a table run in one process and take turns step by step, so that they share whatever else the machine does.
-Terms cost the same at every step: their medians are compared. Trackers act every 50 or 100 steps: means over whole
-schedules are compared. Activations are sparse sums of fixed directions, so that features correlate as on a model.
-`output_kl` runs a model and is measured with it, in `bench_side_by_side.py`.
+Rows take turns step by step and their medians are compared. Trackers act every 5, 50 or 100 steps: each kind of step
+of a schedule is timed by itself, and a schedule is the sum of its steps.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
 import statistics
-import time
-import tracemalloc
-from importlib.metadata import version
-from pathlib import Path
+from collections import Counter
 from typing import Any
 
 import torch
-from sae_lens.config import SAETrainerConfig
-from sae_lens.saes.standard_sae import StandardTrainingSAE, StandardTrainingSAEConfig
-from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
-from sae_lens.training.sae_trainer import SAETrainer
+from bench_measure import rows_beside, seconds_of, take_turns
+from bench_setup import GROUPING_STEPS, TERMS, TRACKERS, StepShape, batches, host_trainer, our_trainer, sentence_space
 
-from sae_lens_contrastive.data.activations import domain_labels, domain_sizes
-from sae_lens_contrastive.files import write_json
-from sae_lens_contrastive.losses import FORGET, LOSS_TERMS
-from sae_lens_contrastive.saes import TRAINING_ARCHITECTURES
 from sae_lens_contrastive.training import ContrastiveSAETrainer
 
-STOCK = {"topk": (TopKTrainingSAE, TopKTrainingSAEConfig), "standard": (StandardTrainingSAE, StandardTrainingSAEConfig)}
-ONLY = {"topk": {"k": 32}, "standard": {"l1_coefficient": 1.0}}
-GROUPING_STEPS, SCHEDULE_STEPS, WARM_UP_STEPS = 10, 100, 3
-GROUPING = {"every_n_steps": 100, "percentile": 75}
-TRACKERS = {
-    "grouping": GROUPING,
-    "importance": {
-        "activation_weight": 0.35,
-        "gradient_weight": 0.5,
-        "mutual_information_weight": 0.15,
-        "every_n_steps": 50,
-    },
-    "pruning": {"share": 0.05, "threshold": 0.01, "every_n_steps": 50},
-    "stability": {"every_n_steps": 100},
-}
-NOT_HERE = ("output_kl",)
-PACKAGES = ("sae-lens-contrastive", "sae-lens", "torch", "transformer-lens")
+SCHEDULE = 100
+_COUNTED, _MEASURED, _GROUPED, _OTHER = "counts firing", "measures importance", "forms groups", "others"
+_PLACES = {_OTHER: 0, _COUNTED: 4, _MEASURED: 49, _GROUPED: 99}
+"""A step of each kind, by its place in the schedule of `TRACKERS`."""
 
 
-def main() -> None:
-    """Measure every table and write the result."""
-    options = _options()
-    torch.set_num_threads(options.threads)
-    tables = [
-        *(_terms(architecture, 2304, options) for architecture in STOCK),
-        *(_trackers(architecture, 2304, 2, options) for architecture in STOCK),
-        _trackers("topk", 16_384, 1, options),
-    ]
-    write_json(
-        options.out,
-        {
-            "machine": _machine(options),
-            "versions": {package: version(package) for package in PACKAGES},
-            "tables": tables,
-        },
-    )
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--d-in", type=int, default=576)
-    parser.add_argument("--batch", type=int, default=2048, help="tokens in a step")
-    parser.add_argument("--steps", type=int, default=60, help="timed steps of each row of loss terms")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file for the result")
-    return parser.parse_args()
-
-
-def _terms(architecture: str, d_sae: int, options: argparse.Namespace) -> dict[str, Any]:
-    """SAELens' step beside ours without terms, with each term, and with all of them."""
-    names = [name for name in LOSS_TERMS if name not in NOT_HERE]
-    objectives: dict[str, list[str]] = {"no terms": [], **{name: [name] for name in names}, "all terms": names}
-    trainers: dict[str, SAETrainer[Any, Any]] = {"SAELens": _host_trainer(architecture, d_sae, options)}
-    for label, chosen in objectives.items():
-        needs_groups = any(LOSS_TERMS[name].needs_groups for name in chosen)
-        trainers[label] = _trainer(
-            architecture,
-            d_sae,
-            options,
-            loss_terms={name: {"coefficient": 0.1} for name in chosen},
-            grouping={**GROUPING, "every_n_steps": GROUPING_STEPS} if needs_groups else None,
-        )
-    batches = _batches(options)
-    _take_turns(trainers, batches, GROUPING_STEPS)
+def terms_table(shape: StepShape, repeats: int, terms: tuple[str, ...] = TERMS, *, each: bool = True) -> dict[str, Any]:
+    """SAELens' step beside ours without terms, with each of some terms if asked for, and with all of them."""
+    space = sentence_space(shape.d_in, shape.device)
+    objectives: dict[str, tuple[str, ...]] = {"no terms": ()}
+    objectives |= {name: (name,) for name in terms if each} | {"all terms": terms}
+    trainers: dict[str, Any] = {"SAELens": host_trainer(shape)}
+    trainers |= {label: our_trainer(shape, chosen, space) for label, chosen in objectives.items()}
+    data = batches(shape)
+    take_turns(_steps(trainers, data), GROUPING_STEPS, shape.device)
     for trainer in trainers.values():
         # Groups have been formed, and stay: their cost is the trackers' table.
         if isinstance(trainer, ContrastiveSAETrainer):
             trainer.parts = []
-    seconds = _take_turns(trainers, batches, options.steps)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    return _table("loss terms", architecture, d_sae, options, medians)
+    rows = rows_beside(take_turns(_steps(trainers, data), repeats, shape.device), "SAELens")
+    return _table("loss terms", shape, rows)
 
 
-def _trackers(architecture: str, d_sae: int, n_schedules: int, options: argparse.Namespace) -> dict[str, Any]:
-    """SAELens' step beside ours with all trackers, and how the trackers' time divides."""
-    ours = _trainer(architecture, d_sae, options, loss_terms={}, **TRACKERS)
-    batches = _batches(options)
-    trainers = {"SAELens": _host_trainer(architecture, d_sae, options), "all trackers": ours}
-    _take_turns(trainers, batches, WARM_UP_STEPS)
-    spent = {part.name: _timed(part) for part in ours.parts}
-    times = _take_turns(trainers, batches, n_schedules * SCHEDULE_STEPS)
-    seconds = {name: statistics.fmean(each) for name, each in times.items()}
-    table = _table("trackers", architecture, d_sae, options, seconds)
-    base = seconds["SAELens"]
-    for name, times in spent.items():
-        share = sum(times) / len(times) / base
-        table["rows"][name] = {"seconds_mean": round(sum(times) / len(times), 6), "ratio_to_saelens": round(share, 4)}
-        print(f"  {name:24} adds {100 * share:5.2f} %")
-    table["grouping_peak_mib"] = _peak_of_a_grouping(ours, batches[0])
-    print(f"  peak of a grouping beyond what was held: {table['grouping_peak_mib']} MiB")
+def trackers_table(shape: StepShape, repeats: int) -> dict[str, Any]:
+    """Ours with all trackers beside ours without and SAELens' own, over one schedule, and how their time divides."""
+    ours = our_trainer(shape, **TRACKERS)
+    trainers: dict[str, Any] = {"SAELens": host_trainer(shape), "no trackers": our_trainer(shape), "all trackers": ours}
+    data = batches(shape)
+    take_turns(_steps(trainers, data), 3, shape.device)
+    spent = {part.name: _timed(part, shape.device) for part in ours.parts}
+    of_schedule = Counter(_kind(place) for place in range(SCHEDULE))
+    seconds: dict[str, float] = dict.fromkeys(trainers, 0.0)
+    in_parts: dict[str, float] = dict.fromkeys(spent, 0.0)
+    for kind, place in _PLACES.items():
+        for record in spent.values():
+            record.clear()
+        times: dict[str, list[float]] = {name: [] for name in trainers}
+        # Most steps are of the plain kind, and its scatter would be most of the ratio's.
+        for number in range(repeats * (3 if kind == _OTHER else 1)):
+            if kind == _GROUPED:
+                _fill_window(ours, data)
+            for trainer in trainers.values():
+                trainer.n_training_steps = place
+            for name, found in take_turns(_steps(trainers, data[number % len(data) :]), 1, shape.device).items():
+                times[name] += found
+        share = of_schedule[kind] / SCHEDULE
+        for name, found in times.items():
+            seconds[name] += share * statistics.median(found)
+        for name, record in spent.items():
+            in_parts[name] += share * statistics.median(record)
+    table = _table("trackers", shape, rows_beside({name: [mean] for name, mean in seconds.items()}, "no trackers"))
+    table["parts"] = {name: round(mean / seconds["no trackers"], 5) for name, mean in in_parts.items()}
     return table
 
 
-def _host_trainer(architecture: str, d_sae: int, options: argparse.Namespace) -> SAETrainer[Any, Any]:
-    sae_class, config_class = STOCK[architecture]
-    sae = sae_class(config_class(d_in=options.d_in, d_sae=d_sae, device=options.device, **ONLY[architecture]))
-    return SAETrainer(_trainer_config(options), sae, iter(()))
+def ratio(table: dict[str, Any], row: str) -> float:
+    """Ratio of a row of a table to its base."""
+    return table["rows"][row]["ratio"]
 
 
-def _trainer(architecture: str, d_sae: int, options: argparse.Namespace, **objective: Any) -> ContrastiveSAETrainer:
-    our_class, our_config = TRAINING_ARCHITECTURES[architecture]
-    sizes: dict[str, Any] = {"d_in": options.d_in, "d_sae": d_sae, "device": options.device}
-    sae: Any = our_class(our_config(**sizes, **ONLY[architecture], **objective))
-    domains = domain_labels(domain_sizes(options.batch, 0.25, 0.25))
-    return ContrastiveSAETrainer(_trainer_config(options), sae, iter(()), domains)
+def train_a_schedule(shape: StepShape, *, ours: bool) -> None:
+    """The steps of a schedule that differ, for their memory: SAELens' own, or ours with all terms and trackers."""
+    trainer: Any = host_trainer(shape)
+    if ours:
+        trainer = our_trainer(shape, TERMS, sentence_space(shape.d_in, shape.device), **TRACKERS)
+    data = batches(shape, 2)
+    for place in _PLACES.values():
+        if ours and place == _PLACES[_GROUPED]:
+            _fill_window(trainer, data)
+        trainer.n_training_steps = place
+        trainer.step(data[0])
+    # Once more, now that there are groups.
+    trainer.step(data[1])
 
 
-def _trainer_config(options: argparse.Namespace) -> SAETrainerConfig:
-    return SAETrainerConfig(
-        total_training_samples=options.batch * 100_000,
-        train_batch_size_samples=options.batch,
-        lr=1e-3,
-        lr_end=1e-3,
-        device=options.device,
-    )
+def _kind(place: int) -> str:
+    if (place + 1) % 100 == 0:
+        return _GROUPED
+    if (place + 1) % 50 == 0:
+        return _MEASURED
+    return _COUNTED if (place + 1) % 5 == 0 else _OTHER
 
 
-def _batches(options: argparse.Namespace, n: int = 8) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(1024, options.d_in, generator=generator) / options.d_in**0.5
-    # Directions come in families, and forget tokens (the second quarter from the end) have some of their own.
-    rates = torch.full((options.batch, 1024), 0.02)
-    is_forget = domain_labels(domain_sizes(options.batch, 0.25, 0.25)) == FORGET
-    rates[is_forget, :64], rates[~is_forget, :64] = 0.1, 0.002
-    batches = []
-    for _ in range(n):
-        family = torch.rand(options.batch, 128, generator=generator).repeat_interleave(8, dim=1)
-        active = (torch.rand(options.batch, 1024, generator=generator) * family) < rates / 2
-        strengths = 5 * active * (1 + torch.rand(options.batch, 1024, generator=generator))
-        batches.append((strengths @ directions).to(options.device))
-    return batches
+def _steps(trainers: dict[str, Any], data: list[Any]) -> dict[str, Any]:
+    """A function for each trainer that takes its next step, as `fit()` does."""
 
-
-def _take_turns(
-    trainers: dict[str, SAETrainer[Any, Any]], batches: list[torch.Tensor], n_steps: int
-) -> dict[str, list[float]]:
-    """Seconds of every step, as `fit()` makes them: one of each trainer, then the next of each."""
-    seconds: dict[str, list[float]] = {name: [] for name in trainers}
-    for step in range(n_steps):
-        for name, trainer in trainers.items():
-            start = time.perf_counter()
-            trainer.step(batches[step % len(batches)])
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - start)
+    def stepping(trainer: Any) -> Any:
+        def step() -> None:
+            trainer.step(data[trainer.n_training_steps % len(data)])
             trainer.n_training_steps += 1
-    return seconds
+
+        return step
+
+    return {name: stepping(trainer) for name, trainer in trainers.items()}
 
 
-def _timed(part: Any) -> list[float]:
+def _fill_window(trainer: ContrastiveSAETrainer, data: list[Any]) -> None:
+    """Give the window of correlations what the steps of a schedule before the last would have given it."""
+    (grouping,) = (part for part in trainer.parts if part.name == "grouping")
+    window: Any = grouping.window  # pyright: ignore[reportAttributeAccessIssue] - the part with this name has one
+    window.reset()
+    missing = 4096 * (SCHEDULE - 1) // SCHEDULE
+    for number in range(SCHEDULE):
+        with torch.no_grad():
+            acts = trainer.sae.encode(data[number % len(data)])
+        n_tokens = min(missing, len(acts))
+        window.update(acts, n_tokens)
+        missing -= n_tokens
+        if missing == 0:
+            return
+
+
+def _timed(part: Any, device: str) -> list[float]:
     """Seconds of every call of a part, from here on."""
     times: list[float] = []
     after_step = part.after_step
-
-    def timed(view: Any) -> None:
-        start = time.perf_counter()
-        after_step(view)
-        times.append(time.perf_counter() - start)
-
-    part.after_step = timed
+    part.after_step = lambda view: times.append(seconds_of(lambda: after_step(view), device))
     return times
 
 
-def _peak_of_a_grouping(trainer: ContrastiveSAETrainer, batch: torch.Tensor) -> float:
-    """Highest memory that numpy and scipy hold during a step that forms groups, in MiB."""
-    while (trainer.n_training_steps + 1) % GROUPING["every_n_steps"]:
-        trainer.step(batch)
-        trainer.n_training_steps += 1
-    tracemalloc.start()
-    trainer.step(batch)
-    trainer.n_training_steps += 1
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return round(peak / 2**20, 1)
-
-
-def _table(
-    title: str, architecture: str, d_sae: int, options: argparse.Namespace, seconds: dict[str, float]
-) -> dict[str, Any]:
-    base = seconds["SAELens"]
-    print(f"\n{title}, {architecture}, d_sae {d_sae}")
-    rows = {}
-    for name, each in seconds.items():
-        rows[name] = {"seconds": round(each, 5), "ratio_to_saelens": round(each / base, 3)}
-        print(f"  {name:24} {1000 * each:9.1f} ms  {each / base:6.3f} x")
-    sizes = {"d_in": options.d_in, "d_sae": d_sae, "batch": options.batch}
-    return {"title": title, "architecture": architecture, **sizes, "rows": rows}
-
-
-def _machine(options: argparse.Namespace) -> str:
-    where = torch.cuda.get_device_name() if options.device.startswith("cuda") else f"CPU ({platform.machine()})"
-    threads = f"{os.cpu_count()} cores, {options.threads} threads"
-    return f"{where}, {threads}, {platform.system()}, Python {platform.python_version()}"
-
-
-if __name__ == "__main__":
-    main()
+def _table(title: str, shape: StepShape, rows: dict[str, Any]) -> dict[str, Any]:
+    sizes = {"d_in": shape.d_in, "d_sae": shape.d_sae, "batch": shape.batch}
+    numbers = {"bfloat16": shape.bfloat16, "compiled": shape.compiled}
+    print(f"\n{title}, {shape.architecture}, {sizes}")
+    for name, row in rows.items():
+        print(f"  {name:24} {1000 * row['seconds']:9.1f} ms  {row['ratio']:6.3f} x", flush=True)
+    return {"title": title, "architecture": shape.architecture, **sizes, **numbers, "rows": rows}

@@ -9,18 +9,15 @@ whether the two agree, and counts the answers that some setting turned wrong: ag
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
+from bench_measure import machine, versions
 from saebench_peer import import_saebench, known_questions, run_saebench
 from saebench_peer_cases import (
     ARCHITECTURES,
@@ -46,8 +43,6 @@ from sae_lens_contrastive.unlearning.score import unlearning_score
 from sae_lens_contrastive.unlearning.shared import HookData
 from sae_lens_contrastive.unlearning.spec import EvalInputs
 from sae_lens_contrastive.unlearning.sweep import sweep
-
-PACKAGES = ("sae-lens-contrastive", "sae-bench", "sae-lens", "torch", "transformer-lens", "transformers", "numpy")
 
 
 class _TimedData(HookData):
@@ -200,7 +195,7 @@ def main() -> None:
             for architecture, saes in _saes(model, subject, task, options):
                 case = {"model": name, "model_class": on, "dtype": options.dtype, "sae": architecture, "prompt": prompt}
                 sizes = {"batch_size": options.batch_size, "batch_tokens": options.batch_tokens}
-                row = case | {"machine": _machine(options)}
+                row = case | {"machine": machine(options.device)}
                 row |= compare(model, saes, task, grid, repeats=options.repeats, **sizes)
                 print(_line(row), flush=True)
                 _write(options.out, case, row)
@@ -210,7 +205,7 @@ def _write(out: Path, case: Mapping[str, Any], row: Mapping[str, Any]) -> None:
     """Put a row into the file in place of an earlier one of the same case."""
     rows = read_json(out)["rows"] if out.exists() else []
     others = [other for other in rows if any(other[name] != value for name, value in case.items())]
-    write_json(out, {"versions": _versions(), "rows": [*others, row]})
+    write_json(out, {"versions": versions(), "rows": [*others, row]})
 
 
 def _known_task(model: Any, subject: Subject, prompt: Any, options: argparse.Namespace) -> Task:
@@ -270,22 +265,6 @@ def _options() -> argparse.Namespace:
     if "letter" in options.prompts and options.mmlu is None:
         parser.error("--prompts letter needs --mmlu")
     return options
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed as a package"
-    return versions
-
-
-def _machine(options: argparse.Namespace) -> str:
-    where = torch.cuda.get_device_name() if options.device.startswith("cuda") else f"CPU ({platform.machine()})"
-    threads = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    return f"{where}, {threads}, {platform.system()}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

@@ -20,20 +20,24 @@ from sae_lens_contrastive.models.embedded import embedded_model_folder
 def load_subject(subject: Subject, model_class: str, *, device: str, dtype: str) -> Any:
     """The subject's model as a TransformerBridge (`bridge`) or as a HookedTransformer (`hooked_transformer`)."""
     if subject.name == "random-gemma-2-2b":
-        return _random_gemma_2_2b(device, dtype)
+        return random_gemma_2(device, dtype)
     if model_class == "bridge":
         return load_model(subject.name, device=device, dtype=dtype)
     return _hooked_transformer(subject.name, device, dtype)
 
 
-def _random_gemma_2_2b(device: str, dtype: str) -> HookedBridge:
-    """Gemma-2-2B's shape with random weights, on SmolLM2's tokenizer: real text in real numbers of tokens."""
+def random_gemma_2(device: str, dtype: str, **sizes: Any) -> HookedBridge:
+    """Gemma-2-2B's shape, or another by `sizes` of its configuration, with random weights and no download.
+
+    On SmolLM2's tokenizer: real text in real numbers of tokens.
+    """
     tokenizer = AutoTokenizer.from_pretrained(embedded_model_folder(SMOLLM2))
     config = Gemma2Config(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         dtype=DTYPE_MAP[dtype],
+        **sizes,
     )
     torch.manual_seed(0)
     with torch.device(device):

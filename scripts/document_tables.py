@@ -11,12 +11,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import scale_tables
 from recipe_tables import VIEWS
 
 from sae_lens_contrastive.report.seeds import Spread
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 _SELF = "python scripts/document_tables.py"
 TABLE = re.compile(r"<!-- table: (\S+) -->\n(.*?)<!-- end of table -->", re.DOTALL)
 
@@ -40,7 +41,7 @@ def main() -> int:
 def _table(marker: str) -> str:
     source, _, view = marker.partition("#")
     content = json.loads((ROOT / source).read_text(encoding="utf-8"))
-    lines = {**VIEWS, "found": _found}[view] if view else _LINES[Path(source).stem]
+    lines = {**VIEWS, **scale_tables.VIEWS, "found": _found}[view] if view else _LINES[Path(source).stem]
     return "\n".join(lines(content)) + "\n"
 
 
@@ -130,16 +131,6 @@ def _side_by_side(content: dict[str, Any]) -> list[str]:
     ]
 
 
-def _bench(content: dict[str, Any]) -> list[str]:
-    lines = ["| what | architecture | d_sae | row | of SAELens' step |", "|---|---|---|---|---|"]
-    for table in content["tables"]:
-        for name, row in table["rows"].items():
-            share = row["ratio_to_saelens"]
-            text = f"{share:.2f} x" if "seconds" in row else f"adds {100 * share:.1f} %"
-            lines.append(f"| {table['title']} | {table['architecture']} | {table['d_sae']} | {name} | {text} |")
-    return lines
-
-
 def _reliability(content: dict[str, Any]) -> list[str]:
     counts = content["counts"]
     rows = {
@@ -169,7 +160,7 @@ def _spread(seeds: list[dict[str, Any]], value: Callable[[dict[str, Any]], float
 _LINES: dict[str, Callable[[Any], list[str]]] = {
     "demo": _demo,
     "study": _study,
-    "bench_training_step": _bench,
+    "bench": scale_tables.summary,
     "bench_side_by_side": _side_by_side,
     "bench_evaluation_memory": _evaluation_memory,
     "saebench_parity": _parity,

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sae_lens_contrastive.errors import ConfigError
+from sae_lens_contrastive.feature_stats.blocks import row_blocks
 
 
 class MutualInformationTracker:
@@ -24,13 +25,15 @@ class MutualInformationTracker:
     @torch.no_grad()
     def update(self, feature_acts: Float[Tensor, "batch d_sae"], is_forget: Bool[Tensor, " batch"]) -> None:
         """Count the tokens of a batch on which each feature fires; general and retain tokens are "not forget"."""
-        fires = feature_acts > 0
-        # A batch fits 32 bits, and sums of 64-bit integers are four times slower.
-        on_forget = fires[is_forget].sum(dim=0, dtype=torch.int32)
-        on_others = fires.sum(dim=0, dtype=torch.int32) - on_forget
+        self._fired = self._fired.to(feature_acts.device)
+        for rows in row_blocks(*feature_acts.shape):
+            fires = feature_acts[rows] > 0
+            # A batch fits 32 bits, and sums of 64-bit integers are four times slower.
+            on_forget = fires[is_forget[rows]].sum(dim=0, dtype=torch.int32)
+            on_others = fires.sum(dim=0, dtype=torch.int32) - on_forget
+            self._fired = self._fired + torch.stack([on_others, on_forget])
         n_forget = is_forget.sum()
-        self._fired = self._fired.to(fires.device) + torch.stack([on_others, on_forget])
-        self._tokens = self._tokens.to(fires.device) + torch.stack([len(is_forget) - n_forget, n_forget])
+        self._tokens = self._tokens.to(feature_acts.device) + torch.stack([len(is_forget) - n_forget, n_forget])
 
     @torch.no_grad()
     def compute(self) -> Float[Tensor, " d_sae"]:

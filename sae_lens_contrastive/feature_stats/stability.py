@@ -10,8 +10,10 @@ from jaxtyping import Float, Int
 from scipy.stats import spearmanr
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from sae_lens_contrastive.errors import ConfigError
+from sae_lens_contrastive.feature_stats.blocks import row_blocks
 
 _NO_GROUP = -1
 
@@ -62,14 +64,14 @@ class StabilityTracker:
         if self._last and self._last["directions"].shape != W_dec.shape:
             old, new = tuple(self._last["directions"].shape), tuple(W_dec.shape)
             raise ConfigError(f"The directions to compare with have the shape {old}; this SAE has {new}.")
-        current = {"directions": torch.nn.functional.normalize(W_dec.detach().float(), dim=1)}
+        directions, cosine = _turned(W_dec.detach(), self._last.get("directions"))
+        current = {"directions": directions}
         if groups is not None:
             current["labels"] = _labels(groups, len(W_dec))
         if importance is not None:
             current["importance"] = importance.detach().float().clone()
-        compared = _compare(self._last, current) if self._last else None
-        # Directions are compared after scaling to norm 1 again: rounding to 16 bits then costs about 1e-7 of a cosine.
-        self._last = {**current, "directions": current["directions"].half()}
+        compared = None if cosine is None else _compare(cosine, self._last, current)
+        self._last = current
         return compared
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -81,9 +83,22 @@ class StabilityTracker:
         self._last = dict(state)
 
 
-def _compare(last: dict[str, Tensor], new: dict[str, Tensor]) -> Stability:
-    before = torch.nn.functional.normalize(last["directions"].float(), dim=1)
-    cosine = (before * new["directions"]).sum(dim=1)
+def _turned(
+    W_dec: Float[Tensor, "d_sae d_in"], before: Float[Tensor, "d_sae d_in"] | None
+) -> tuple[Float[Tensor, "d_sae d_in"], Float[Tensor, " d_sae"] | None]:
+    """Directions of the rows in 16 bits, and their cosines with those before."""
+    directions = torch.empty_like(W_dec, dtype=torch.float16)
+    cosine = None if before is None else W_dec.new_empty(len(W_dec), dtype=torch.float32)
+    for rows in row_blocks(*W_dec.shape):
+        new = normalize(W_dec[rows].float(), dim=1)
+        if before is not None and cosine is not None:
+            # Scaled to norm 1 again: rounding to 16 bits then costs about 1e-7 of a cosine.
+            cosine[rows] = (normalize(before[rows].float(), dim=1) * new).sum(dim=1)
+        directions[rows] = new
+    return directions, cosine
+
+
+def _compare(cosine: Float[Tensor, " d_sae"], last: dict[str, Tensor], new: dict[str, Tensor]) -> Stability:
     labels, importances = ([state[name] for state in (last, new) if name in state] for name in ("labels", "importance"))
     return Stability(
         decoder_cosine_mean=float(cosine.mean()),

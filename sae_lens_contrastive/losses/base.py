@@ -15,6 +15,7 @@ from torch.nn.functional import embedding
 
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses.output_space import OutputSpace
+from sae_lens_contrastive.losses.soft_firing import firing_level
 from sae_lens_contrastive.options import build_options, checked_value
 from sae_lens_contrastive.registry import T_REGISTERED, Registry
 
@@ -33,7 +34,7 @@ class TokenSample(NamedTuple):
     feature_acts: Float[Tensor, "n d_sae"]
     """Feature activations."""
     hidden_pre: Float[Tensor, "n d_sae"]
-    """Pre-activations."""
+    """Pre-activations; the gradient of a few features is cheaper through `LossContext.pre_activations`."""
     domains: Int[Tensor, " n"] | None
     """Domain of each token."""
 
@@ -73,9 +74,29 @@ class LossContext:
 
         Its gradient is only defined beside that of the reconstruction: see `_spaced`.
         """
-        stride = max(1, len(self.feature_acts) // SAMPLE_TOKENS)
+        stride = self._stride
         domains = None if self.domains is None else self.domains[::stride]
-        return TokenSample(_spaced(self.feature_acts, stride), _spaced(self.hidden_pre, stride), domains)
+        return TokenSample(_spaced(self.feature_acts, stride), self.hidden_pre[::stride].float(), domains)
+
+    @cached_property
+    def firing_level(self) -> Float[Tensor, "n 1"]:
+        """Level above which a feature fires on each token of the sample, where the SAE has no thresholds of its own."""
+        return firing_level(self.sample.feature_acts, self.sample.hidden_pre)
+
+    def pre_activations(self, features: Int[Tensor, " m"], *, sampled: bool = False) -> Float[Tensor, "n m"]:
+        """Pre-activations of a few features, on all tokens or on those of the sample.
+
+        Its gradient costs what is read, not a tensor of the batch's size, but like that of the sample is only defined
+        beside that of the reconstruction.
+        """
+        stride = self._stride if sampled else 1
+        if self.hidden_pre.is_leaf:
+            return self.hidden_pre[::stride].index_select(1, features)
+        return _Entries.apply(self.hidden_pre, torch.arange(0, len(self.hidden_pre), stride).to(features), features)
+
+    @property
+    def _stride(self) -> int:
+        return max(1, len(self.feature_acts) // SAMPLE_TOKENS)
 
     def labels(self) -> Int[Tensor, " batch"]:
         """Domain of each token; `ConfigError` if the run has no forget and retain corpus."""
@@ -118,6 +139,25 @@ def _spaced(values: Float[Tensor, "batch d_sae"], stride: int) -> Float[Tensor, 
     if stride == 1 or values.is_leaf:
         return values[::stride].float()
     return embedding(torch.arange(0, len(values), stride, device=values.device), values, sparse=True).float()
+
+
+class _Entries(torch.autograd.Function):
+    """Some rows of some columns, with a sparse gradient: what `_spaced` says of it holds here."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: Float[Tensor, "batch d_sae"], rows: Int[Tensor, " n"], columns: Int[Tensor, " m"]
+    ) -> Float[Tensor, "n m"]:
+        ctx.save_for_backward(rows, columns)
+        ctx.shape = values.shape
+        return values[rows[:, None], columns]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        rows, columns = ctx.saved_tensors
+        (gradient,) = gradients
+        places = torch.stack([rows.repeat_interleave(len(columns)), columns.repeat(len(rows))])
+        return torch.sparse_coo_tensor(places, gradient.flatten(), ctx.shape, check_invariants=False), None, None
 
 
 class LossTerm(ABC):

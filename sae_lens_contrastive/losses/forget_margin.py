@@ -51,7 +51,7 @@ class ForgetMargin(LossTerm):
                 f"forget_margin.n_features is {self.n_features}, but the SAE has {ctx.hidden_pre.shape[1]} features."
             )
         is_forget = ctx.labels() == FORGET
-        reserved = ctx.hidden_pre[:, : self.n_features]
+        reserved = ctx.pre_activations(torch.arange(self.n_features, device=is_forget.device))
         leakage = torch.relu(reserved[~is_forget]).sum(dim=1)
         shortfall = torch.relu(self.margin - reserved[is_forget].amax(dim=1))
         return self.retain_weight * _mean(leakage) + self.forget_weight * _mean(shortfall)

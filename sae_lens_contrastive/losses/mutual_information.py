@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses.base import FORGET, LossContext, LossTerm, register_loss_term
-from sae_lens_contrastive.losses.soft_firing import soft_firing
+from sae_lens_contrastive.losses.soft_firing import own_thresholds
 
 
 @register_loss_term("mutual_information")
@@ -39,13 +39,15 @@ class MutualInformation(LossTerm):
 
     def __call__(self, ctx: LossContext) -> Float[Tensor, ""]:
         """Entropy of the label that the chosen features leave; 0 if one of the two kinds of token is missing."""
-        acts, hidden_pre, _ = ctx.sample
         is_forget = ctx.sample.labels() == FORGET
         if is_forget.all() or not is_forget.any():
             return ctx.feature_acts.new_zeros(())
-        hard = _information(acts.detach().sign(), is_forget)
+        hard = _information(ctx.sample.feature_acts.detach().sign(), is_forget)
         chosen = hard.topk(min(self.n_features, len(hard))).indices
-        soft = _information(soft_firing(acts, hidden_pre, chosen, self.steepness, ctx.sae), is_forget)
+        thresholds = own_thresholds(ctx.sae)
+        theta = ctx.firing_level if thresholds is None else thresholds[chosen]
+        excess = ctx.pre_activations(chosen, sampled=True).float() - theta
+        soft = _information(torch.sigmoid(self.steepness * excess), is_forget)
         return _binary_entropy(is_forget.to(soft.dtype).mean()) - soft.mean()
 
 

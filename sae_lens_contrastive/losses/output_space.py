@@ -32,7 +32,9 @@ class Sequences:
 
         As long as the longest of them.
         """
-        rows = [(step * n + i) % len(self) for i in range(min(n, len(self)))]
+        start, n = step * n % len(self), min(n, len(self))
+        # A turn that does not begin again at the first sequence is a view: copies would cost more than their use.
+        rows = slice(start, start + n) if start + n <= len(self) else [(start + i) % len(self) for i in range(n)]
         editable = self.editable[rows]
         used = editable.any(dim=0).nonzero()
         n_used = int(used[-1]) + 1 if len(used) else 1

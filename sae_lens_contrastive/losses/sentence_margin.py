@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses.base import LossContext, LossTerm, register_loss_term
 from sae_lens_contrastive.losses.output_space import OutputSpace, Sequences
-from sae_lens_contrastive.losses.soft_firing import firing_level, own_thresholds
+from sae_lens_contrastive.losses.soft_firing import own_thresholds
 
 _WINDOW = 32
 
@@ -110,15 +110,15 @@ class SentenceMargin(LossTerm):
         (sides,) = space.turns(ctx.step, 0, self.n_sentences, self.retain_per_forget)
         theta = self._firing_level(ctx)
         counts = _cut(sides.forget.editable, self.min_tokens, ctx.step)
-        forget = self._excess(ctx.sae, space, sides.forget, theta)
+        retain_texts = [sides.retain]
+        if self.n_sequences:
+            retain_texts.append(_windows(space.retain.turn(ctx.step, self.n_sequences)))
+        forget, *retain_sides = self._excess(ctx.sae, space, [sides.forget, *retain_texts], theta)
         of_sentences = softplus(self.margin - _strongest(forget, counts))
         of_tokens = softplus(self.margin - forget[counts])
         forget_loss = (1 - self.token_share) * _share(of_sentences, 1 - self.trimmed_sentences, largest=False).mean()
         forget_loss = forget_loss + self.token_share * _share(of_tokens, 1 - self.trimmed_tokens, largest=False).mean()
-        texts = [sides.retain]
-        if self.n_sequences:
-            texts.append(_windows(space.retain.turn(ctx.step, self.n_sequences)))
-        strongest = [_strongest(self._excess(ctx.sae, space, text, theta), text.editable) for text in texts]
+        strongest = [_strongest(e, text.editable) for e, text in zip(retain_sides, retain_texts, strict=True)]
         retain = softplus(self.margin + torch.cat(strongest))
         retain_loss = _share(retain, self.hard_share, largest=True).mean()
         return self.forget_weight * forget_loss + self.retain_weight * retain_loss
@@ -128,17 +128,25 @@ class SentenceMargin(LossTerm):
         if thresholds is not None:
             return thresholds[: self.n_features]
         # Not the mean: a few huge tokens would decide where it lies.
-        return firing_level(ctx.sample.feature_acts.detach(), ctx.sample.hidden_pre.detach()).median()
+        return ctx.firing_level.median()
 
     def _excess(
-        self, sae: Any, space: OutputSpace, text: Sequences, theta: Float[Tensor, " n"] | Float[Tensor, ""]
-    ) -> Float[Tensor, "batch pos"]:
-        """e_t of every token."""
-        sae_in = sae.process_sae_in(text.residual.to(sae.W_enc) * space.activation_scale)
-        hidden_pre = sae_in @ sae.W_enc[:, : self.n_features] + sae.b_enc[: self.n_features]
+        self, sae: Any, space: OutputSpace, texts: list[Sequences], theta: Float[Tensor, " n"] | Float[Tensor, ""]
+    ) -> list[Float[Tensor, "batch pos"]]:
+        """e_t of every token of each text that an edit may change."""
+        encoder = sae.W_enc[:, : self.n_features]
+        projected = [text.residual[text.editable].to(encoder) @ encoder for text in texts]
+        # What the SAE takes off its input is the same for all tokens: none of them is written anew for it.
+        origin = sae.process_sae_in(encoder.new_zeros(1, len(encoder)))
+        hidden_pre = space.activation_scale * torch.cat(projected) + (origin @ encoder + sae.b_enc[: self.n_features])
         if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
             hidden_pre = hidden_pre * sae.W_dec[: self.n_features].norm(dim=-1)
-        return self.strictness + (hidden_pre - theta).amax(dim=-1).float() / self.temperature
+        excess = self.strictness + (hidden_pre - theta).amax(dim=-1).float() / self.temperature
+        parts = excess.split([len(part) for part in projected])
+        return [
+            part.new_zeros(text.editable.shape).masked_scatter(text.editable, part)
+            for text, part in zip(texts, parts, strict=True)
+        ]
 
 
 def _cut(editable: Bool[Tensor, "n pos"], min_tokens: int, step: int) -> Bool[Tensor, "n pos"]:

@@ -49,12 +49,12 @@ def model_shape(name: str) -> ModelShape:
     """
     check_model_name(name)
     if name in EMBEDDED_MODELS:
-        return _from_transformers(embedded_model_config(name))
+        return shape_of(embedded_model_config(name))
     if Path(name).is_dir():
-        return _from_transformers(AutoConfig.from_pretrained(name))
+        return shape_of(AutoConfig.from_pretrained(name))
     official = get_official_model_name(name)
     try:
-        return _from_transformers(AutoConfig.from_pretrained(official, local_files_only=True))
+        return shape_of(AutoConfig.from_pretrained(official, local_files_only=True))
     except OSError:
         pass
     try:
@@ -67,13 +67,13 @@ def _from_hub(name: str, official: str) -> ModelShape:
     if (reason := why_no_hub(partial(HfApi().model_info, official))) is not None:
         raise UserError(f"The shape of {name!r} is not known here and the Hugging Face hub does not answer: {reason}")
     try:
-        return _from_transformers(AutoConfig.from_pretrained(official))
+        return shape_of(AutoConfig.from_pretrained(official))
     except (OSError, ValueError) as error:
         raise UserError(f"The shape of {name!r} could not be read from the hub: {first_line(error)}") from error
 
 
-def _from_transformers(config: PretrainedConfig) -> ModelShape:
-    """Count the parameters of a model that is built without memory."""
+def shape_of(config: PretrainedConfig) -> ModelShape:
+    """Shape of a transformers model by its configuration: its parameters are counted without memory for them."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}

@@ -44,10 +44,13 @@ def test_the_gradient_through_the_sample_is_that_of_its_rows():
         return W_enc.grad
 
     def on_sample(ctx):
-        return (ctx.sample.feature_acts**3).mean() + ctx.sample.hidden_pre.sin().mean()
+        few = ctx.pre_activations(torch.tensor([3, 1])).cos().mean()
+        few = few + ctx.pre_activations(torch.tensor([4, 0]), sampled=True).exp().mean()
+        return (ctx.sample.feature_acts**3).mean() + ctx.sample.hidden_pre.sin().mean() + few
 
     def on_rows(ctx):
-        return (ctx.feature_acts[::4] ** 3).mean() + ctx.hidden_pre[::4].sin().mean()
+        few = ctx.hidden_pre[:, [3, 1]].cos().mean() + ctx.hidden_pre[::4][:, [4, 0]].exp().mean()
+        return (ctx.feature_acts[::4] ** 3).mean() + ctx.hidden_pre[::4].sin().mean() + few
 
     torch.testing.assert_close(gradient(on_sample), gradient(on_rows))
 

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.feature_stats import ImportanceOptions, ImportanceTracker, MutualInformationTracker
+from sae_lens_contrastive.feature_stats.blocks import row_blocks
 from sae_lens_contrastive.losses import FORGET
 from sae_lens_contrastive.training.parts.base import FeatureState, StepView, TrainingPart
 
@@ -117,4 +118,8 @@ def gradient_attribution(output: TrainStepOutput) -> Float[Tensor, " d_sae"]:
     """
     gradient = output.feature_acts.grad
     assert gradient is not None, "the step kept no gradient of the feature activations"
-    return (gradient * output.feature_acts).abs_().mean(dim=0, dtype=torch.float32)
+    acts = output.feature_acts
+    total = acts.new_zeros(acts.shape[1], dtype=torch.float32)
+    for rows in row_blocks(*acts.shape):
+        total += (gradient[rows] * acts[rows]).abs_().sum(dim=0, dtype=torch.float32)
+    return total / len(acts)
