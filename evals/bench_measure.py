@@ -6,7 +6,6 @@ import gc
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
 import threading
 import time
@@ -79,8 +78,8 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def peak_rss_mib() -> float:
-    """Highest memory that this process has held so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Highest memory that this process has held so far, in MiB; `getrusage` counts that of its parent too."""
+    return _status("VmHWM") / MIB
 
 
 def device_peak_mib(run: Callable[[], object], device: str) -> float:
@@ -120,5 +119,10 @@ class PeakMemory:
 
 def _own_memory() -> int:
     """Bytes of anonymous memory of this process."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return _status("RssAnon")
+
+
+def _status(name: str) -> int:
+    """Bytes of a kind of memory of this process, as Linux counts it."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
