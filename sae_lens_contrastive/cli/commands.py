@@ -28,17 +28,25 @@ def demo(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """Train variants on a target."""
     from sae_lens_contrastive.config import parse_overrides
+    from sae_lens_contrastive.distributed import joined, launched_rank
     from sae_lens_contrastive.training import load_summary, resolve_runs, train_runs
     from sae_lens_contrastive.training.plan import plan_runs
 
     overrides = parse_overrides(options.set)
     if options.dry_run:
-        print(plan_runs(resolve_runs(options.target, options.variants, overrides, any_device=True)))
+        if launched_rank() == 0:
+            print(plan_runs(resolve_runs(options.target, options.variants, overrides, any_device=True)))
         return
     if options.out is None:
         raise UserError("Give a folder for the runs with --out, or see the plan with --dry-run.")
+    if options.rank_timeout <= 0:
+        raise UserError(f"--rank-timeout is {options.rank_timeout:g}. Give more than 0 seconds.")
     runs = resolve_runs(options.target, options.variants, overrides)
-    for folder in train_runs(runs, options.out):
+    with joined(runs[0].device, options.rank_timeout):
+        folders = train_runs(runs, options.out)
+    if launched_rank() > 0:
+        return
+    for folder in folders:
         summary = load_summary(folder)
         print(
             f"{folder / 'sae'}: explained variance {summary['explained_variance']:.3f}, l0 {summary['l0']:.1f}, "

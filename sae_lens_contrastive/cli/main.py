@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from sae_lens_contrastive.cli.parser import parser
-from sae_lens_contrastive.errors import UserError, shortened
+from sae_lens_contrastive.distributed import launched_rank, launched_ranks
+from sae_lens_contrastive.errors import LostRankError, UserError, shortened
 from sae_lens_contrastive.runs import nothing_left_if_refused
 
 
@@ -17,14 +18,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     # The host's advice on large tokenised datasets; the texts of a run here are tokenised once and cached.
     warnings.filterwarnings("ignore", message=r"Dataset is not tokenized|The training dataset contains fewer samples")
+    says = "sae-lens-contrastive" + (f", rank {launched_rank()}" if launched_rank() else "")
     try:
+        if launched_ranks() > 1 and not getattr(options, "over_ranks", False):
+            raise UserError(f"torchrun has started {launched_ranks()} ranks, which only `train` can use. Start one.")
         # A report writes beside what it reads and claims nothing.
         with nothing_left_if_refused(options.out) if getattr(options, "out", None) else nullcontext():
             options.run(options)
     except UserError as error:
-        print(f"sae-lens-contrastive: {shortened(str(error))}", file=sys.stderr)
-        return 2
+        print(f"{says}: {shortened(str(error))}", file=sys.stderr)
+        return 3 if isinstance(error, LostRankError) else 2
     except KeyboardInterrupt:
-        print("\nsae-lens-contrastive: interrupted. Run the same command again to go on.", file=sys.stderr)
+        print(f"\n{says}: interrupted. Run the same command again to go on.", file=sys.stderr)
         return 130
     return 0

@@ -14,6 +14,9 @@ examples:
       everything on the embedded model: train a baseline and a contrastive SAE, evaluate both, draw the figures
   sae-lens-contrastive train configs/targets/smollm2.yaml configs/variants/contrastive.yaml --set seed=1 --out runs/mine
       a run is a target (model, hook, corpora) and a variant (loss terms); each variant gets its folder under --out
+  torchrun --nproc-per-node 2 -m sae_lens_contrastive train configs/targets/smollm2.yaml configs/variants/run0.yaml \\
+      --out runs/two-ranks
+      the same by several processes that divide every batch among them
   sae-lens-contrastive eval evals/world_facts_smollm2.yaml --sae runs/mine/contrastive/sae --out runs/mine-eval
       clamp the forget features of an SAE and score multiple-choice questions
   sae-lens-contrastive search configs/search/smollm2.yaml --out runs/search
@@ -29,7 +32,8 @@ examples:
   sae-lens-contrastive report runs/demo
       table, figures and one page, report.html, from what is saved; runs no model
 
-exit codes: 0 done, 2 something in the input must change (the message says what), 130 interrupted (run again to go on)
+exit codes: 0 done, 2 something in the input must change (the message says what), 3 another rank was lost (run again to
+go on), 130 interrupted (run again to go on)
 """
 _RAW = argparse.RawDescriptionHelpFormatter
 
@@ -82,7 +86,14 @@ def _add_train(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="print what would be trained, its memory and its time, and train nothing; needs no device and no --out",
     )
-    train.set_defaults(run=commands.train)
+    train.add_argument(
+        "--rank-timeout",
+        metavar="SECONDS",
+        type=float,
+        default=600,
+        help="how long ranks of torchrun wait for one that does not come before the training stops (default: 600)",
+    )
+    train.set_defaults(run=commands.train, over_ranks=True)
 
 
 def _add_eval(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

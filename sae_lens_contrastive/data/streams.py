@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import partial
 from typing import Generic, TypeVar
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from typing_extensions import override
 
+from sae_lens_contrastive.distributed import n_ranks, rank, row_counts, rows_of_all
 from sae_lens_contrastive.errors import ConfigError, UserError
 
 T = TypeVar("T")
@@ -60,6 +60,51 @@ def corpus_too_small(store: ActivationsStore, label: str) -> UserError:
     )
 
 
+class ModelBatches:
+    """Activations of the model's batches of a corpus, in order; ranks share the running of the model.
+
+    Of the batches that come next, each rank runs the model on one and reads past the text of the others; then all have
+    them all. So what comes does not depend on the number of ranks.
+    """
+
+    def __init__(self, store: ActivationsStore) -> None:
+        self.store = store
+        self._ready: deque[Tensor] = deque()
+        self._has_ended = False
+
+    def read(self) -> Float[Tensor, "n d_in"]:
+        """Activations of the next batch; `StopIteration` once where the corpus ends, after which it begins again."""
+        if n_ranks() == 1:
+            return self.store.get_filtered_llm_batch(raise_on_epoch_end=True)
+        if not self._ready and not self._has_ended:
+            self._ready.extend(self._read_round())
+        if self._ready:
+            return self._ready.popleft()
+        self._has_ended = False
+        raise StopIteration
+
+    def skip(self) -> None:
+        """Read past the text of the next batch without running the model; `StopIteration` where the corpus ends."""
+        if self.store.cached_activation_dataset is None:
+            self.store.get_batch_tokens(raise_at_epoch_end=True, move_to_model_device=False)
+        else:
+            self.store.get_raw_llm_batch(raise_on_epoch_end=True)
+
+    def _read_round(self) -> list[Tensor]:
+        own = torch.empty((0, self.store.d_in), dtype=self.store.dtype, device=self.store.device)
+        n_batches = 0
+        with suppress(StopIteration):
+            for turn in range(n_ranks()):
+                if turn == rank():
+                    own = self.store.get_filtered_llm_batch(raise_on_epoch_end=True)
+                else:
+                    self.skip()
+                n_batches += 1
+        self._has_ended = n_batches < n_ranks()
+        sizes = row_counts(len(own))
+        return list(rows_of_all(own, sizes).split(sizes))[:n_batches]
+
+
 class StreamedActivations(ResumableStream[Tensor]):
     """Endless batches that the model makes when they are needed, mixed as SAELens' store mixes them.
 
@@ -81,6 +126,7 @@ class StreamedActivations(ResumableStream[Tensor]):
                 "training.n_batches_in_buffer or lower train_batch_size_tokens."
             )
         self.store, self.batch_size, self.label = store, batch_size, label
+        self._model_batches = ModelBatches(store)
         self.n_epochs = 0
         self.n_model_batches = 0
         self._generator = torch.Generator().manual_seed(seed)
@@ -133,7 +179,7 @@ class StreamedActivations(ResumableStream[Tensor]):
     def _read(self) -> Tensor:
         while True:
             try:
-                activations = self.store.get_filtered_llm_batch(raise_on_epoch_end=True)
+                activations = self._model_batches.read()
             except StopIteration:
                 if self.n_model_batches == 0:
                     raise corpus_too_small(self.store, self.label) from None
@@ -143,13 +189,9 @@ class StreamedActivations(ResumableStream[Tensor]):
                 return activations
 
     def _skip(self, n_model_batches: int) -> None:
-        if self.store.cached_activation_dataset is None:
-            skip = partial(self.store.get_batch_tokens, raise_at_epoch_end=True, move_to_model_device=False)
-        else:
-            skip = partial(self.store.get_raw_llm_batch, raise_on_epoch_end=True)
         for n_done in tqdm(range(n_model_batches), desc=f"Skipping {self.label} text already read", leave=False):
             try:
-                skip()
+                self._model_batches.skip()
             except StopIteration:
                 raise UserError(
                     f"The {self.label} corpus ends after {n_done} batches of the model, but the saved run had read "
