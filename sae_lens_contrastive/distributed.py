@@ -174,23 +174,24 @@ def rows_of_all(own: Tensor, sizes: Sequence[int]) -> Tensor:
     """Rows of all ranks, in their order, without gradient; `sizes` says how many each one gives."""
     if n_ranks() == 1:
         return own
-    most = max(sizes)
+    if (most := max(sizes)) == 0:
+        return own
     sent = own.detach().contiguous()
     if len(own) < most:
         sent = torch.cat([sent, sent.new_zeros(most - len(own), *own.shape[1:])])
     gathered = sent.new_empty(len(sizes) * most, *own.shape[1:])
     with _all_ranks():
-        dist.all_gather_into_tensor(gathered, sent)
+        dist.all_gather(list(gathered.chunk(len(sizes))), sent)
     if min(sizes) == most:
         return gathered
-    return torch.cat([part[:size] for part, size in zip(gathered.split(most), sizes, strict=True)]) if most else own
+    return torch.cat([part[:size] for part, size in zip(gathered.split(most), sizes, strict=True)])
 
 
 def row_counts(n_own: int) -> list[int]:
     """How many rows each rank has."""
     counts = torch.empty(n_ranks(), dtype=torch.int64)
     with _all_ranks():
-        dist.all_gather_into_tensor(counts, torch.tensor([n_own]))
+        dist.all_gather(list(counts.chunk(len(counts))), torch.tensor([n_own]))
     return counts.tolist()
 
 

@@ -109,7 +109,9 @@ class SideBySideTrainer(MultiSAETrainer):
         """Advance the bar by whole batches, from where a resumed run stands; stop here if a signal asked for it."""
         pbar.update(self.n_training_samples - pbar.n)
         if self.n_training_steps % update_interval == 0:
-            losses = " | ".join(f"{name}: {output.loss.item():.4g}" for name, output in step_outputs.items())
+            losses = " | ".join(
+                f"{name}: {trainer.sae.losses['overall_loss'].item():.4g}" for name, trainer in self.trainers.items()
+            )
             pbar.set_description(f"{self.n_training_steps}| {losses}")
         if on_any_rank(self.stop_requested):
             self.save_checkpoint(str(self.n_training_samples))
