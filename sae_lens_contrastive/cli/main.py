@@ -25,9 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A report writes beside what it reads and claims nothing.
         with nothing_left_if_refused(options.out) if getattr(options, "out", None) else nullcontext():
             options.run(options)
+    except LostRankError as error:
+        # In the midst of a training its bar has not ended the line.
+        print(f"\n{says}: {error}", file=sys.stderr)
+        return 3
     except UserError as error:
         print(f"{says}: {shortened(str(error))}", file=sys.stderr)
-        return 3 if isinstance(error, LostRankError) else 2
+        return 2
     except KeyboardInterrupt:
         print(f"\n{says}: interrupted. Run the same command again to go on.", file=sys.stderr)
         return 130

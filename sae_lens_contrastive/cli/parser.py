@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from sae_lens_contrastive.cli import commands
+from sae_lens_contrastive.distributed import WAIT_SECONDS
 
 _DESCRIPTION = "Train sparse autoencoders for knowledge unlearning, and measure what a model forgets and what it keeps."
 _EXAMPLES = """\
@@ -90,7 +91,7 @@ def _add_train(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--rank-timeout",
         metavar="SECONDS",
         type=float,
-        default=600,
+        default=WAIT_SECONDS,
         help="how long ranks of torchrun wait for one that does not come before the training stops (default: 600)",
     )
     train.set_defaults(run=commands.train, over_ranks=True)

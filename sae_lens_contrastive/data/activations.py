@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from typing_extensions import override
 
-from sae_lens_contrastive.data.streams import ModelBatches, ResumableStream, corpus_too_small, under_prefix, with_prefix
+from sae_lens_contrastive.data.model_batches import ModelBatches, corpus_too_small
+from sae_lens_contrastive.data.streams import ResumableStream, under_prefix, with_prefix
 from sae_lens_contrastive.errors import ConfigError, UserError
 from sae_lens_contrastive.kept_tensors import keep_tensors
 from sae_lens_contrastive.losses import FORGET, GENERAL, RETAIN

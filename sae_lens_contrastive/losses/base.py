@@ -110,7 +110,7 @@ class LossContext:
             return own.mean() if len(own) else own.new_zeros(())
         return self.total(own.sum()) / n_of_all.clamp(min=1)
 
-    def whole_sample(self, own: Float[Tensor, "n *rest"]) -> Float[Tensor, "n_sample *rest"]:
+    def whole_sample(self, own: Float[Tensor, "n ..."]) -> Float[Tensor, "n_sample ..."]:
         """A row for each token of the sample, of this rank's rows for its own."""
         if self.share is None:
             return own

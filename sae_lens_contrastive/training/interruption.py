@@ -20,8 +20,9 @@ class Stoppable(Protocol):
 def stopped_by_signals(trainer: Stoppable) -> Iterator[None]:
     """Let SIGINT and SIGTERM stop the trainer after its present step; a second signal stops it at once.
 
-    Not where ranks train together: torchrun passes on to them a signal that the terminal has sent them already, and kills
-    those that take too long. The host's own handlers interrupt in the middle of a step, and stay in place after training.
+    Not where ranks train together: torchrun passes on to them a signal that the terminal has sent them already, and
+    kills those that take too long. The host's own handlers interrupt in the middle of a step, and stay in place after
+    training.
     """
 
     def request(_number: int, _frame: Any) -> None:

@@ -32,8 +32,9 @@ from sae_lens_contrastive.saes import ContrastiveObjectiveConfig
 from sae_lens_contrastive.saes.warm_start import WarmStart, warm_started_sae
 from sae_lens_contrastive.training.checkpoints import damage
 from sae_lens_contrastive.training.interruption import stopped_by_signals
+from sae_lens_contrastive.training.requirements import check_domains_given
 from sae_lens_contrastive.training.streams import ActivationCacheOptions, CorpusStreams, DomainData
-from sae_lens_contrastive.training.trainer import ContrastiveSAETrainer, check_domains_given
+from sae_lens_contrastive.training.trainer import ContrastiveSAETrainer
 from sae_lens_contrastive.wandb_session import check_wandb
 
 BRIDGE_CLASS_NAME = "TransformerBridge"

@@ -43,7 +43,7 @@ class SideBySideTrainer(MultiSAETrainer):
         super().__init__(replace(first, checkpoint_path=str(folder)), {}, {}, HookStream(stream, hook_name))
         self.saes = {name: trainer.sae for name, trainer in trainers.items()}
         self.hook_names = dict.fromkeys(trainers, hook_name)
-        self.trainers = dict(trainers)
+        self.trainers: dict[str, Any] = dict(trainers)
         self.stream = stream
         self.folder = folder
         self.stop_requested = False

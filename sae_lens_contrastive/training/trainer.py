@@ -28,17 +28,16 @@ from sae_lens_contrastive.distributed import (
     summed,
     take_from_first,
 )
-from sae_lens_contrastive.errors import ConfigError
-from sae_lens_contrastive.features.surgery import FEATURE_AXES, zero_gradient
+from sae_lens_contrastive.features.surgery import keep_at_zero
 from sae_lens_contrastive.files import read_json, write_bytes_atomic, write_json
-from sae_lens_contrastive.losses import FORGET
 from sae_lens_contrastive.losses.curriculum import StagedScheduler
 from sae_lens_contrastive.losses.output_space import OutputSpace
-from sae_lens_contrastive.saes import BatchContext, ContrastiveObjective, ContrastiveObjectiveConfig
+from sae_lens_contrastive.saes import BatchContext, ContrastiveObjective
 from sae_lens_contrastive.training.checkpoints import new_checkpoint
 from sae_lens_contrastive.training.guard import StepGuard, gradients_of
 from sae_lens_contrastive.training.parts import CurriculumPart, FeatureState, StepView, WhiteningPart, build_parts
-from sae_lens_contrastive.training.parts.base import with_measurement
+from sae_lens_contrastive.training.parts.base import load_state_of_parts, state_of_parts, with_measurement
+from sae_lens_contrastive.training.requirements import check_domains_given, check_output_space_given
 
 HISTORY_FILE = "history.json"
 TRACKERS_FILE = "trackers.json"
@@ -100,7 +99,7 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         self.parts = build_parts(sae.cfg, cfg.total_training_steps)
         self._schedule_stages()
         if sae.cfg.pruning is not None:
-            self._keep_pruned_weights_at_zero()
+            keep_at_zero(sae, lambda: self.features.pruned)
         for part in self.parts:
             if isinstance(part, WhiteningPart):
                 part.watch(sae, n_reserved)
@@ -197,7 +196,7 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         check_agreement(
             self.sae.state_dict()
             | {"passes_since_fired": self.n_forward_passes_since_fired, "act_freq_scores": self.act_freq_scores}
-            | self._parts_state()
+            | state_of_parts(self.features, self.parts)
         )
 
     def _save_alone(self, checkpoint_name: str, wandb_aliases: list[str] | None) -> None:
@@ -213,7 +212,7 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         super().save_trainer_state(checkpoint_path)
         write_json(checkpoint_path / HISTORY_FILE, self.history)
         write_json(checkpoint_path / TRACKERS_FILE, self.records())
-        state = self._parts_state()
+        state = state_of_parts(self.features, self.parts)
         state["seconds_in_steps"] = torch.tensor(self.seconds_in_steps, dtype=torch.float64)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         write_bytes_atomic(checkpoint_path / PARTS_FILE, save(tensors))
@@ -231,10 +230,9 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         records = read_json(checkpoint_path / TRACKERS_FILE)
         state = load_file(checkpoint_path / PARTS_FILE, device=self.cfg.device)
         self.seconds_in_steps = float(state["seconds_in_steps"])
-        self.features.load_state_dict(_section(state, "features"))
+        load_state_of_parts(state, self.features, self.parts)
         for part in self.parts:
             part.records = records.get(part.name, [])
-            part.load_state_dict(_section(state, part.name))
 
     @override
     @torch.no_grad()
@@ -248,12 +246,6 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         )
         own_l0 = torch.tensor(values["metrics/l0"] * share.weight, dtype=torch.float64)
         return values | {"metrics/l0": summed(own_l0).item()}
-
-    def _parts_state(self) -> dict[str, Tensor]:
-        state = {f"features.{name}": tensor for name, tensor in self.features.state_dict().items()}
-        for part in self.parts:
-            state |= {f"{part.name}.{name}": tensor for name, tensor in part.state_dict().items()}
-        return state
 
     def _count_firing(self, before: Tensor) -> None:
         """Add the step's counts of tokens on which each feature fired, on all ranks, to those before."""
@@ -275,24 +267,12 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
                 name, part.curriculum, weighted.warm_up_steps, weighted.coefficient
             )
 
-    def _keep_pruned_weights_at_zero(self) -> None:
-        # After accumulation and before the host clips: a masked gradient has no part in the norm.
-        for name, parameter in self.sae.named_parameters():
-            if name in FEATURE_AXES:
-                axis = FEATURE_AXES[name]
-                parameter.register_post_accumulate_grad_hook(
-                    lambda parameter, axis=axis: zero_gradient(parameter, axis, self.features.pruned)
-                )
-
     def _part_of(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
         """The tokens of the batch that the curriculum lets take part, and their domains."""
         part = self._curriculum()
         if part is None or self.domains is None:
             return batch, self.domains
-        is_forget = self.domains == FORGET
-        n_kept = max(1, round(part.curriculum.forget_share(self.n_training_steps) * int(is_forget.sum())))
-        keep = ~is_forget | (is_forget.cumsum(0) <= n_kept)
-        return (batch, self.domains) if bool(keep.all()) else (batch[keep.to(batch.device)], self.domains[keep])
+        return part.part_of(batch, self.domains, self.n_training_steps)
 
     def _curriculum(self) -> CurriculumPart | None:
         return next((part for part in self.parts if isinstance(part, CurriculumPart)), None)
@@ -326,25 +306,3 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         self.history = with_measurement(
             self.history, record, lambda record: record["step"] // self.history_every_n_steps
         )
-
-
-def check_domains_given(cfg: ContrastiveObjectiveConfig, given: bool) -> None:
-    """Raise `ConfigError` if a loss term or a tracker needs domain labels and there are none."""
-    if not given and (needing := cfg.needs_domains()):
-        raise ConfigError(
-            f"{needing[0]} needs to know which tokens are forget and which retain, but no forget and retain corpus is "
-            "given. Give both, or drop it."
-        )
-
-
-def check_output_space_given(cfg: ContrastiveObjectiveConfig, given: bool) -> None:
-    """Raise `ConfigError` if a loss term runs the model above the hook and there is none."""
-    if not given and (needing := cfg.terms_that_need_output_space()):
-        raise ConfigError(
-            f"loss_terms.{needing[0]} runs the model above the hook. Train with ContrastiveTrainingRunner and a forget "
-            "and a retain corpus, or pass output_space to the trainer."
-        )
-
-
-def _section(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    return {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}

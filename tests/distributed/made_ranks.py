@@ -24,9 +24,7 @@ def started_ranks(n, folder, act, *arguments, wait_seconds=60):
     """Processes that run `act` as the ranks of one group."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rendezvous").unlink(missing_ok=True)
-    ranks = [
-        CONTEXT.Process(target=_rank, args=(rank, n, folder, act, arguments, wait_seconds)) for rank in range(n)
-    ]
+    ranks = [CONTEXT.Process(target=_rank, args=(rank, n, folder, act, arguments, wait_seconds)) for rank in range(n)]
     for process in ranks:
         process.start()
     return ranks

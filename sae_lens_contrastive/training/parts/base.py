@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -94,7 +94,7 @@ class StepView:
         """Domain of each token that `output` is of."""
         return self.domains if self.share is None or self.domains is None else self.domains[self.share.own]
 
-    def whole(self, own: Float[Tensor, "own *rest"]) -> Float[Tensor, "batch *rest"]:
+    def whole(self, own: Float[Tensor, "own ..."]) -> Float[Tensor, "batch ..."]:
         """A row for each token of the batch, of this rank's rows for its own; without gradient."""
         return own if self.share is None else rows_of_all(own, self.share.sizes)
 
@@ -172,3 +172,22 @@ class TrainingPart(ABC):
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:  # noqa: B027 - a part may have no state
         """Take the tensors of `state_dict` over."""
+
+
+def state_of_parts(features: FeatureState, parts: Sequence[TrainingPart]) -> dict[str, Tensor]:
+    """What the parts of a run share and what each keeps, under their names."""
+    state = {f"features.{name}": tensor for name, tensor in features.state_dict().items()}
+    for part in parts:
+        state |= {f"{part.name}.{name}": tensor for name, tensor in part.state_dict().items()}
+    return state
+
+
+def load_state_of_parts(state: dict[str, Tensor], features: FeatureState, parts: Sequence[TrainingPart]) -> None:
+    """Take the tensors of `state_of_parts` over."""
+    features.load_state_dict(_section(state, "features"))
+    for part in parts:
+        part.load_state_dict(_section(state, part.name))
+
+
+def _section(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}
