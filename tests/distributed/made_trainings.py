@@ -1,10 +1,13 @@
 """Trainings on made-up activations with every mechanism on."""
 
+from dataclasses import dataclass
+
 import torch
 from sae_lens.config import SAETrainerConfig
 
+from sae_lens_contrastive import distributed
 from sae_lens_contrastive.data.activations import domain_labels, domain_sizes
-from sae_lens_contrastive.losses import FORGET, RETAIN
+from sae_lens_contrastive.losses import FORGET, RETAIN, LossTerm, OutputSpace, Sequences, Sides, register_loss_term
 from sae_lens_contrastive.saes import TRAINING_ARCHITECTURES
 from sae_lens_contrastive.training import ContrastiveSAETrainer
 
@@ -44,6 +47,62 @@ MECHANISMS = {
         "forget_share_start": 0.5,
     },
 }
+
+
+WHITE = {
+    "loss_terms": {
+        "sentence_margin": {"coefficient": 1.0, "n_features": 4, "n_sentences": 6, "n_sequences": 2},
+        "output_kl": {
+            "coefficient": 1.0,
+            "every_n_steps": 3,
+            "n_features": 4,
+            "n_sequences": 3,
+            "n_sentences": 5,
+            "retain_per_forget": 2,
+        },
+        "own_term": {"coefficient": 0.1},
+    },
+    "whitening": {},
+    "coverage": None,
+    "curriculum": None,
+}
+"""What MECHANISMS cannot have beside the forget margin, terms on text of their own, and a term that knows no ranks."""
+
+
+@register_loss_term("own_term")
+@dataclass(frozen=True)
+class OwnTerm(LossTerm):
+    """Cosine of the mean activations on forget and on retain tokens: no mean over tokens."""
+
+    needs_domains = True
+
+    def __call__(self, ctx):
+        means = [ctx.feature_acts[ctx.labels() == domain].mean(dim=0) for domain in (FORGET, RETAIN)]
+        return torch.cosine_similarity(*means, dim=0)
+
+
+class Unembedding:
+    """Stands in for the model above the hook."""
+
+    def __init__(self, d_in, d_vocab=40):
+        self.weight = torch.randn(d_in, d_vocab, generator=torch.Generator().manual_seed(5))
+
+    def __call__(self, tokens, residual, positions):
+        return residual.tanh()[positions] @ self.weight
+
+
+def made_output_space(d_in=D_IN):
+    generator = torch.Generator().manual_seed(6)
+
+    def text(n, length, shift):
+        lengths = torch.randint(4, length + 1, (n, 1), generator=generator)
+        editable = (torch.arange(length) < lengths) & (torch.arange(length) > 0)
+        residual = torch.randn(n, length, d_in, generator=generator) + shift
+        return Sequences(torch.randint(0, 40, (n, length), generator=generator), residual, editable)
+
+    shift = torch.randn(d_in, generator=generator)
+    sentences = Sides(text(11, 9, shift), text(23, 9, 0))
+    return OutputSpace(Unembedding(d_in), text(7, 40, shift), text(9, 40, 0), sentences=sentences)
 
 
 class Batches:
@@ -100,5 +159,37 @@ def state_of(trainer):
 
 def train(*arguments, **options):
     trainer = made_trainer(*arguments, **options)
+    trainer.fit()
+    return state_of(trainer)
+
+
+def train_white(*arguments):
+    return train(*arguments, output_space=made_output_space(), **WHITE)
+
+
+def train_all(cases):
+    """What trainings of these names and arguments come to, and how many ranks there were."""
+    trained = {"train": train, "train_white": train_white}
+    return distributed.n_ranks(), [trained[name](*arguments) for name, *arguments in cases]
+
+
+def train_until(folder, steps, architecture):
+    """A training that ends early, with a checkpoint."""
+    trainer = made_trainer(architecture)
+    trainer.cfg.checkpoint_path = str(folder)
+    trainer.cfg.total_training_samples = steps * BATCH
+    trainer.cfg.save_final_checkpoint = True
+    trainer.sae.cfg.normalize_activations = "none"
+    trainer.fit()
+
+
+def train_from(checkpoint, architecture):
+    """The rest of a training, from a checkpoint."""
+    trainer = made_trainer(architecture)
+    trainer.sae.cfg.normalize_activations = "none"
+    trainer.load_trainer_state(checkpoint)
+    trainer.sae.load_weights_from_checkpoint(checkpoint)
+    for _ in range(trainer.n_training_steps):
+        next(trainer.data_provider)
     trainer.fit()
     return state_of(trainer)
