@@ -122,7 +122,7 @@ def check_agreement(what: Mapping[str, Tensor]) -> None:
 
 
 def _digest(tensor: Tensor) -> str:
-    data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    data = tensor.detach().cpu().flatten().clone(memory_format=torch.contiguous_format).view(torch.uint8)
     return hashlib.sha256(data.numpy().tobytes()).hexdigest()
 
 

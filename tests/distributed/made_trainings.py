@@ -125,10 +125,12 @@ class Batches:
         return (active * torch.rand(self.rates.shape, generator=self.generator)) @ self.directions
 
 
-def made_trainer(architecture="standard", steps=100, batch=BATCH, output_space=None, d_in=D_IN, **sections):
+def made_trainer(
+    architecture="standard", steps=100, batch=BATCH, output_space=None, d_in=D_IN, scaled=True, **sections
+):
     torch.manual_seed(0)
     sae_class, config_class = TRAINING_ARCHITECTURES[architecture]
-    sizes = {"d_in": d_in, "d_sae": D_SAE, "normalize_activations": "expected_average_only_in"}
+    sizes = {"d_in": d_in, "d_sae": D_SAE, "normalize_activations": "expected_average_only_in" if scaled else "none"}
     sae = sae_class(config_class(**sizes, **ONLY[architecture], **{**MECHANISMS, **sections}))
     cfg = SAETrainerConfig(
         total_training_samples=steps * batch,
@@ -175,18 +177,16 @@ def train_all(cases):
 
 def train_until(folder, steps, architecture):
     """A training that ends early, with a checkpoint."""
-    trainer = made_trainer(architecture)
+    trainer = made_trainer(architecture, scaled=False)
     trainer.cfg.checkpoint_path = str(folder)
     trainer.cfg.total_training_samples = steps * BATCH
     trainer.cfg.save_final_checkpoint = True
-    trainer.sae.cfg.normalize_activations = "none"
     trainer.fit()
 
 
 def train_from(checkpoint, architecture):
     """The rest of a training, from a checkpoint."""
-    trainer = made_trainer(architecture)
-    trainer.sae.cfg.normalize_activations = "none"
+    trainer = made_trainer(architecture, scaled=False)
     trainer.load_trainer_state(checkpoint)
     trainer.sae.load_weights_from_checkpoint(checkpoint)
     for _ in range(trainer.n_training_steps):
