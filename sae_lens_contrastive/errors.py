@@ -14,6 +14,10 @@ class ConfigError(UserError):
     """A configuration value that cannot be used."""
 
 
+class LostRankError(UserError):
+    """Another rank of a training is gone: nothing in the input must change, the same command goes on."""
+
+
 def unknown_choice(kind: str, value: object, allowed: Iterable[object], *, fix: str = "") -> ConfigError:
     """Build the error for a value outside a closed set, with the nearest allowed value as the suggestion."""
     names = sorted(str(name) for name in allowed)

@@ -32,16 +32,25 @@ def demo(options: argparse.Namespace) -> Any:
 def train(options: argparse.Namespace) -> Any:
     """Train variants on a target."""
     from sae_lens_contrastive.config import parse_overrides
+    from sae_lens_contrastive.distributed import joined, launched_rank
     from sae_lens_contrastive.training import load_summary, resolve_runs, train_runs
     from sae_lens_contrastive.training.plan import plan_runs
 
     overrides = parse_overrides(options.set)
     if options.dry_run:
+        if launched_rank() > 0:
+            return None
         return _told(plan_runs(resolve_runs(options.target, options.variants, overrides, any_device=True)))
     if options.out is None:
         raise UserError("Give a folder for the runs with --out, or see the plan with --dry-run.")
+    if options.rank_timeout <= 0:
+        raise UserError(f"--rank-timeout is {options.rank_timeout:g}. Give more than 0 seconds.")
     runs = resolve_runs(options.target, options.variants, overrides)
-    summaries = {folder: load_summary(folder) for folder in train_runs(runs, options.out)}
+    with joined(runs[0].device, options.rank_timeout):
+        folders = train_runs(runs, options.out)
+    if launched_rank() > 0:
+        return None
+    summaries = {folder: load_summary(folder) for folder in folders}
     for folder, summary in summaries.items():
         print(
             f"{folder / 'sae'}: explained variance {summary['explained_variance']:.3f}, l0 {summary['l0']:.1f}, "

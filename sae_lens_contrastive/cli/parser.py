@@ -11,6 +11,7 @@ from sae_lens_contrastive.cli import commands
 from sae_lens_contrastive.cli.edits import add_edit
 from sae_lens_contrastive.cli.key_help import RAW, fields
 from sae_lens_contrastive.cli.many_runs import add_search, add_study, add_sweep
+from sae_lens_contrastive.distributed import WAIT_SECONDS
 
 _DESCRIPTION = "Train sparse autoencoders for knowledge unlearning, and measure what a model forgets and what it keeps."
 _EXAMPLES = """\
@@ -19,6 +20,9 @@ examples:
       everything on the embedded model: train a baseline and a contrastive SAE, evaluate both, draw the figures
   sae-lens-contrastive train configs/targets/smollm2.yaml configs/variants/contrastive.yaml --set seed=1 --out runs/mine
       a run is a target (model, hook, corpora) and a variant (loss terms); each variant gets its folder under --out
+  torchrun --nproc-per-node 2 -m sae_lens_contrastive train configs/targets/smollm2.yaml configs/variants/run0.yaml \\
+      --out runs/two-ranks
+      the same by several processes that divide every batch among them
   sae-lens-contrastive eval evals/world_facts_smollm2.yaml --sae runs/mine/contrastive/sae --out runs/mine-eval
       clamp the forget features of an SAE and score multiple-choice questions
   sae-lens-contrastive search configs/search/smollm2.yaml --out runs/search
@@ -39,7 +43,8 @@ examples:
 completion of commands and options in bash, for this user:
   sae-lens-contrastive --print-completion bash > ~/.local/share/bash-completion/completions/sae-lens-contrastive
 
-exit codes: 0 done, 2 something in the input must change (the message says what), 130 interrupted (run again to go on)
+exit codes: 0 done, 2 something in the input must change (the message says what), 3 another rank was lost (run again to
+go on), 130 interrupted (run again to go on)
 """
 
 
@@ -105,7 +110,14 @@ def _add_train(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="print what would be trained, its memory and its time, and train nothing; needs no device and no --out",
     )
-    train.set_defaults(run=commands.train)
+    train.add_argument(
+        "--rank-timeout",
+        metavar="SECONDS",
+        type=float,
+        default=WAIT_SECONDS,
+        help="how long ranks of torchrun wait for one that does not come before the training stops (default: 600)",
+    )
+    train.set_defaults(run=commands.train, over_ranks=True)
 
 
 def _add_eval(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from typing_extensions import override
 
-from sae_lens_contrastive.data.streams import ResumableStream, corpus_too_small, under_prefix, with_prefix
+from sae_lens_contrastive.data.model_batches import ModelBatches, corpus_too_small
+from sae_lens_contrastive.data.streams import ResumableStream, under_prefix, with_prefix
 from sae_lens_contrastive.errors import ConfigError, UserError
 from sae_lens_contrastive.kept_tensors import keep_tensors
 from sae_lens_contrastive.losses import FORGET, GENERAL, RETAIN
@@ -95,11 +96,11 @@ def collect_activations(store: ActivationsStore, path: Path, max_tokens: int, la
 
 def _collected(store: ActivationsStore, max_tokens: int, label: str) -> Float[Tensor, "n d_in"]:
     parts: list[Tensor] = []
-    n_tokens = 0
+    batches, n_tokens = ModelBatches(store), 0
     with tqdm(total=max_tokens, desc=f"Activations of {label} text", unit="token", unit_scale=True) as bar:
         while n_tokens < max_tokens:
             try:
-                activations = store.get_filtered_llm_batch(raise_on_epoch_end=True)
+                activations = batches.read()
             except StopIteration:
                 break
             parts.append(activations[: max_tokens - n_tokens].to(store.dtype).cpu())

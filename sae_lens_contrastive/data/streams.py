@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import partial
 from typing import Generic, TypeVar
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from typing_extensions import override
 
+from sae_lens_contrastive.data.model_batches import ModelBatches, corpus_too_small
 from sae_lens_contrastive.errors import ConfigError, UserError
 
 T = TypeVar("T")
@@ -51,15 +51,6 @@ def under_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(prefix) + 1 :]: tensor for name, tensor in state.items() if name.startswith(f"{prefix}.")}
 
 
-def corpus_too_small(store: ActivationsStore, label: str) -> UserError:
-    """The error for a corpus that ends before it fills one batch of the model."""
-    return UserError(
-        f"The {label} corpus is smaller than one batch of the model "
-        f"({store.store_batch_size_prompts} x {store.context_size} tokens). Give more text or lower "
-        "training.store_batch_size_prompts."
-    )
-
-
 class StreamedActivations(ResumableStream[Tensor]):
     """Endless batches that the model makes when they are needed, mixed as SAELens' store mixes them.
 
@@ -81,6 +72,7 @@ class StreamedActivations(ResumableStream[Tensor]):
                 "training.n_batches_in_buffer or lower train_batch_size_tokens."
             )
         self.store, self.batch_size, self.label = store, batch_size, label
+        self._model_batches = ModelBatches(store)
         self.n_epochs = 0
         self.n_model_batches = 0
         self._generator = torch.Generator().manual_seed(seed)
@@ -133,7 +125,7 @@ class StreamedActivations(ResumableStream[Tensor]):
     def _read(self) -> Tensor:
         while True:
             try:
-                activations = self.store.get_filtered_llm_batch(raise_on_epoch_end=True)
+                activations = self._model_batches.read()
             except StopIteration:
                 if self.n_model_batches == 0:
                     raise corpus_too_small(self.store, self.label) from None
@@ -143,13 +135,9 @@ class StreamedActivations(ResumableStream[Tensor]):
                 return activations
 
     def _skip(self, n_model_batches: int) -> None:
-        if self.store.cached_activation_dataset is None:
-            skip = partial(self.store.get_batch_tokens, raise_at_epoch_end=True, move_to_model_device=False)
-        else:
-            skip = partial(self.store.get_raw_llm_batch, raise_on_epoch_end=True)
         for n_done in tqdm(range(n_model_batches), desc=f"Skipping {self.label} text already read", leave=False):
             try:
-                skip()
+                self._model_batches.skip()
             except StopIteration:
                 raise UserError(
                     f"The {self.label} corpus ends after {n_done} batches of the model, but the saved run had read "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +109,15 @@ def zero_gradients(sae: TrainingSAE[Any], pruned: Bool[Tensor, " d_sae"]) -> Non
     """Take the pruned features out of all gradients that are there."""
     for parameter, axis in feature_parameters(sae).values():
         zero_gradient(parameter, axis, pruned)
+
+
+def keep_at_zero(sae: TrainingSAE[Any], pruned: Callable[[], Bool[Tensor, " d_sae"]]) -> None:
+    """From now on, take the features that are pruned at the time out of every gradient."""
+    # After accumulation and before the host clips: a masked gradient has no part in the norm.
+    for parameter, axis in feature_parameters(sae).values():
+        parameter.register_post_accumulate_grad_hook(
+            lambda parameter, axis=axis: zero_gradient(parameter, axis, pruned())
+        )
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding
 
+from sae_lens_contrastive.distributed import BatchShare, whole_rows, whole_sum
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses.output_space import OutputSpace
 from sae_lens_contrastive.losses.soft_firing import firing_level
@@ -45,7 +46,11 @@ class TokenSample(NamedTuple):
 
 @dataclass(frozen=True)
 class LossContext:
-    """Everything a loss term may look at: one batch, after the forward pass of the SAE."""
+    """Everything a loss term may look at: one batch, after the forward pass of the SAE.
+
+    Where several ranks train together, it is the whole batch of all ranks, unless the term says that it is computed
+    `over_ranks`: then it is this rank's share of it, and `total`, `whole_sample` and `sample_acts` reach the others.
+    """
 
     sae_in: Float[Tensor, "batch d_in"]
     """Activations the SAE was given, scaled as in training."""
@@ -67,16 +72,22 @@ class LossContext:
     """The SAE under training, for terms that encode other text than the batch."""
     output_space: OutputSpace | None = None
     """The model above the hook with forget and retain sequences, for terms on what the model says."""
+    share: BatchShare | None = None
+    """How the batch is divided among ranks, if this is one rank's share of it."""
+    batch_domains: Int[Tensor, " total"] | None = None
+    """Domain of each token of all ranks, beside a share."""
 
     @cached_property
     def sample(self) -> TokenSample:
         """At most about `SAMPLE_TOKENS` tokens of the batch; terms that share it share its backward pass too.
 
-        Its gradient is only defined beside that of the reconstruction: see `_spaced`.
+        Of a share, those of them that are in it. Its gradient is only defined beside that of the reconstruction: see
+        `_spaced`.
         """
         stride = self._stride
-        domains = None if self.domains is None else self.domains[::stride]
-        return TokenSample(_spaced(self.feature_acts, stride), self.hidden_pre[::stride].float(), domains)
+        first, stride = self._first, self._stride
+        domains = None if self.domains is None else self.domains[first::stride]
+        return TokenSample(_spaced(self.feature_acts, first, stride), self.hidden_pre[first::stride].float(), domains)
 
     @cached_property
     def firing_level(self) -> Float[Tensor, "n 1"]:
@@ -89,18 +100,68 @@ class LossContext:
         Its gradient costs what is read, not a tensor of the batch's size, but like that of the sample is only defined
         beside that of the reconstruction.
         """
-        stride = self._stride if sampled else 1
+        first, stride = (self._first, self._stride) if sampled else (0, 1)
         if self.hidden_pre.is_leaf:
-            return self.hidden_pre[::stride].index_select(1, features)
-        return _Entries.apply(self.hidden_pre, torch.arange(0, len(self.hidden_pre), stride).to(features), features)
-
-    @property
-    def _stride(self) -> int:
-        return max(1, len(self.feature_acts) // SAMPLE_TOKENS)
+            return self.hidden_pre[first::stride].index_select(1, features)
+        rows = torch.arange(first, len(self.hidden_pre), stride).to(features)
+        return _Entries.apply(self.hidden_pre, rows, features)
 
     def labels(self) -> Int[Tensor, " batch"]:
         """Domain of each token; `ConfigError` if the run has no forget and retain corpus."""
         return _given(self.domains)
+
+    def labels_of_all(self) -> Int[Tensor, " total"]:
+        """Domain of each token of the batch, those of other ranks included; `ConfigError` as for `labels`."""
+        return _given(self.domains if self.share is None else self.batch_domains)
+
+    def sample_labels_of_all(self) -> Int[Tensor, " n_sample"]:
+        """Domain of each token of the sample, those of other ranks included; `ConfigError` as for `labels`."""
+        return self.labels_of_all()[:: self._stride]
+
+    def total(self, own: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Sum over ranks of what each made of its own tokens."""
+        return own if self.share is None else whole_sum(own, self.share.weight)
+
+    def mean(self, own: Float[Tensor, " n"], n_of_all: Int[Tensor, ""]) -> Float[Tensor, ""]:
+        """Mean of a number for each of `n_of_all` tokens, of which this rank has its own; 0 if there are none."""
+        if self.share is None:
+            return own.mean() if len(own) else own.new_zeros(())
+        return self.total(own.sum()) / n_of_all.clamp(min=1)
+
+    def whole_sample(self, own: Float[Tensor, "n ..."]) -> Float[Tensor, "n_sample ..."]:
+        """A row for each token of the sample, of this rank's rows for its own."""
+        if self.share is None:
+            return own
+        return whole_rows(own, self.share.spaced(self._stride).sizes, self.share.weight)
+
+    def sample_acts(self, places: Int[Tensor, " m"]) -> Float[Tensor, "m d_sae"]:
+        """Feature activations of chosen tokens of the sample, whichever ranks they are on."""
+        acts = self.sample.feature_acts
+        if self.share is None:
+            return acts.index_select(0, places)
+        order = places.argsort(stable=True)
+        own, counts = self.share.spaced(self._stride).divided(places[order].tolist())
+        rows = whole_rows(acts[own], counts, self.share.weight)
+        return rows.index_select(0, order.argsort())
+
+    @cached_property
+    def of_all_ranks(self) -> LossContext:
+        """The whole batch, gathered with its gradient."""
+        if (share := self.share) is None:
+            return self
+        names = ("sae_in", "sae_out", "feature_acts", "hidden_pre")
+        rows = {name: whole_rows(getattr(self, name), share.sizes, share.weight) for name in names}
+        return replace(self, **rows, domains=self.batch_domains, share=None, batch_domains=None)
+
+    @property
+    def _first(self) -> int:
+        """First token of a share that is in the sample, which begins with the first of the whole batch."""
+        return 0 if self.share is None else -self.share.own.start % self._stride
+
+    @property
+    def _stride(self) -> int:
+        n_tokens = len(self.feature_acts) if self.share is None else self.share.n_rows
+        return max(1, n_tokens // SAMPLE_TOKENS)
 
     def needed_output_space(self, term: str) -> OutputSpace:
         """The output space for a term that edits the residual stream or reads it as the model makes it.
@@ -129,16 +190,16 @@ def _given(domains: Int[Tensor, " n"] | None) -> Int[Tensor, " n"]:
     return domains
 
 
-def _spaced(values: Float[Tensor, "batch d_sae"], stride: int) -> Float[Tensor, "n d_sae"]:
-    """Every `stride`-th row in float32.
+def _spaced(values: Float[Tensor, "batch d_sae"], first: int, stride: int) -> Float[Tensor, "n d_sae"]:
+    """Every `stride`-th row from the first one on, in float32.
 
     In a training step the gradient of the reconstruction reaches `values` too. The rows' own gradient is sparse, so
     that autograd adds it to that one in place; a dense one would cost a tensor of the batch's size. On its own a
     sparse gradient goes no further than `values`: operations do not take one.
     """
     if stride == 1 or values.is_leaf:
-        return values[::stride].float()
-    return embedding(torch.arange(0, len(values), stride, device=values.device), values, sparse=True).float()
+        return values[first::stride].float()
+    return embedding(torch.arange(first, len(values), stride, device=values.device), values, sparse=True).float()
 
 
 class _Entries(torch.autograd.Function):
@@ -173,6 +234,9 @@ class LossTerm(ABC):
     """Whether the term reads correlation groups, so that a run without the tracker can be refused early."""
     needs_output_space: ClassVar[bool] = False
     """Whether the term reads text at the hook or runs the model above it, so that a run prepares sequences for it."""
+    over_ranks: ClassVar[bool] = False
+    """Whether the term is computed from this rank's share of the batch, and joins what other ranks have of theirs; all
+    ranks must come to the same value. Any other term is given the whole batch, which is gathered for it."""
     runs_model: ClassVar[bool] = False
     """Whether the term runs the model above the hook on that text, so that an estimate counts it."""
 

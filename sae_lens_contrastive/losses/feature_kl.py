@@ -28,6 +28,7 @@ class FeatureKL(LossTerm):
     """Activation that every feature is given on top; it bounds the ratio of two small means."""
 
     needs_domains = True
+    over_ranks = True
 
     def __post_init__(self) -> None:
         for name in ("bound", "eps"):
@@ -36,12 +37,12 @@ class FeatureKL(LossTerm):
 
     def __call__(self, ctx: LossContext) -> Float[Tensor, ""]:
         """What is missing to the bound; 0 if one of the domains has no token."""
-        labels = ctx.sample.labels()
-        is_domain = torch.stack([labels == FORGET, labels == RETAIN])
-        counts = is_domain.sum(dim=1, keepdim=True)
+        own, labels = ctx.sample.labels(), ctx.sample_labels_of_all()
+        counts = torch.stack([labels == FORGET, labels == RETAIN]).sum(dim=1, keepdim=True)
         if not counts.all():
             return ctx.feature_acts.new_zeros(())
         acts = ctx.sample.feature_acts
-        shares = (is_domain.to(acts.dtype) / counts) @ acts + self.eps
+        is_domain = torch.stack([own == FORGET, own == RETAIN])
+        shares = ctx.total((is_domain.to(acts.dtype) / counts) @ acts) + self.eps
         log_forget, log_retain = (shares / shares.sum(dim=1, keepdim=True)).log()
         return torch.relu(self.bound - (log_forget.exp() * (log_forget - log_retain)).sum())

@@ -32,6 +32,7 @@ class ForgetMargin(LossTerm):
     """Weight of forget tokens on which no reserved feature reaches the margin."""
 
     needs_domains = True
+    over_ranks = True
 
     def __post_init__(self) -> None:
         if self.n_features < 1:
@@ -54,8 +55,7 @@ class ForgetMargin(LossTerm):
         reserved = ctx.pre_activations(torch.arange(self.n_features, device=is_forget.device))
         leakage = torch.relu(reserved[~is_forget]).sum(dim=1)
         shortfall = torch.relu(self.margin - reserved[is_forget].amax(dim=1))
-        return self.retain_weight * _mean(leakage) + self.forget_weight * _mean(shortfall)
-
-
-def _mean(values: Float[Tensor, " n"]) -> Float[Tensor, ""]:
-    return values.mean() if len(values) else values.new_zeros(())
+        of_all = ctx.labels_of_all()
+        n_forget = (of_all == FORGET).sum()
+        retain_loss = self.retain_weight * ctx.mean(leakage, len(of_all) - n_forget)
+        return retain_loss + self.forget_weight * ctx.mean(shortfall, n_forget)

@@ -41,6 +41,7 @@ class GroupContrastive(LossTerm):
     """Features of one group whose correlations are taken in a step."""
 
     needs_groups = True
+    over_ranks = True
 
     def __post_init__(self) -> None:
         for name in ("diversity_weight", "separation_weight"):
@@ -57,7 +58,8 @@ class GroupContrastive(LossTerm):
         groups = [ctx.groups[i] for i in _draw(len(ctx.groups), self.max_groups, generator).tolist()]
         if groups and self.diversity_weight > 0:
             members = [group[_draw(len(group), self.max_features, generator).to(group.device)] for group in groups]
-            loss = loss + self.diversity_weight * _diversity(ctx.sample.feature_acts, members)
+            acts = ctx.whole_sample(ctx.sample.feature_acts.index_select(1, torch.cat(members)))
+            loss = loss + self.diversity_weight * _diversity(acts, [len(group) for group in members])
         if len(groups) > 1 and self.separation_weight > 0:
             loss = loss + self.separation_weight * _separation(ctx.W_dec, groups)
         return loss
@@ -67,14 +69,13 @@ def _draw(n: int, most: int, generator: torch.Generator) -> Int[Tensor, " drawn"
     return torch.arange(n) if n <= most else torch.randperm(n, generator=generator)[:most]
 
 
-def _diversity(feature_acts: Float[Tensor, "n d_sae"], groups: list[Int[Tensor, " size"]]) -> Float[Tensor, ""]:
-    acts = feature_acts.index_select(1, torch.cat(groups))
+def _diversity(acts: Float[Tensor, "n members"], sizes: list[int]) -> Float[Tensor, ""]:
+    """D of groups whose members lie side by side, so many of each."""
     centred = acts - acts.mean(dim=0)
     norms = centred.norm(dim=0)
     # Both branches of a `where` are differentiated: keep the norm away from 0 before dividing.
     varies = norms > 1e-6 * acts.detach().abs().amax().clamp(min=1e-6)
     unit = centred * torch.where(varies, 1 / torch.where(varies, norms, 1.0), 0.0)
-    sizes = [len(group) for group in groups]
     squares = torch.stack([_gram(unit_g).square().sum() for unit_g in unit.split(sizes, dim=1)])
     n_varying = torch.stack([varies_g.sum() for varies_g in varies.split(sizes)])
     # The diagonal of correlations holds 1 for each feature that varies and 0 for the others.

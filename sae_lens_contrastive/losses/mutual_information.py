@@ -30,6 +30,7 @@ class MutualInformation(LossTerm):
     """Slope of the soft firing probability, in 1 / units of pre-activations."""
 
     needs_domains = True
+    over_ranks = True
 
     def __post_init__(self) -> None:
         if self.n_features < 1:
@@ -39,23 +40,30 @@ class MutualInformation(LossTerm):
 
     def __call__(self, ctx: LossContext) -> Float[Tensor, ""]:
         """Entropy of the label that the chosen features leave; 0 if one of the two kinds of token is missing."""
-        is_forget = ctx.sample.labels() == FORGET
+        is_forget = ctx.sample_labels_of_all() == FORGET
         if is_forget.all() or not is_forget.any():
             return ctx.feature_acts.new_zeros(())
-        hard = _information(ctx.sample.feature_acts.detach().sign(), is_forget)
+        hard = _information(ctx, ctx.sample.feature_acts.detach().sign(), is_forget)
         chosen = hard.topk(min(self.n_features, len(hard))).indices
         thresholds = own_thresholds(ctx.sae)
         theta = ctx.firing_level if thresholds is None else thresholds[chosen]
         excess = ctx.pre_activations(chosen, sampled=True).float() - theta
-        soft = _information(torch.sigmoid(self.steepness * excess), is_forget)
+        soft = _information(ctx, torch.sigmoid(self.steepness * excess), is_forget)
         return _binary_entropy(is_forget.to(soft.dtype).mean()) - soft.mean()
 
 
-def _information(fires: Float[Tensor, "n m"], is_forget: Bool[Tensor, " n"]) -> Float[Tensor, " m"]:
-    """I(f; y) = H(f) - P(y) H(f | y) - P(not y) H(f | not y) from the 2x2 table of mean firing probabilities."""
+def _information(
+    ctx: LossContext, fires: Float[Tensor, "n m"], is_forget: Bool[Tensor, " n_sample"]
+) -> Float[Tensor, " m"]:
+    """I(f; y) = H(f) - P(y) H(f | y) - P(not y) H(f | not y) from the 2x2 table of mean firing probabilities.
+
+    `fires` is of this rank's tokens of the sample, `is_forget` of all.
+    """
     sides = torch.stack([is_forget, ~is_forget]).to(fires.dtype)
     share = sides.mean(dim=1)
-    rates = (sides / sides.sum(dim=1, keepdim=True)) @ fires
+    own_forget = ctx.sample.labels() == FORGET
+    own = torch.stack([own_forget, ~own_forget]).to(fires.dtype)
+    rates = ctx.total((own / sides.sum(dim=1, keepdim=True)) @ fires)
     return _binary_entropy(share @ rates) - share @ _binary_entropy(rates)
 
 

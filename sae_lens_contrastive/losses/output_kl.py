@@ -65,6 +65,7 @@ class OutputKL(LossTerm):
 
     needs_domains = True
     needs_output_space = True
+    over_ranks = True
     runs_model = True
 
     def __post_init__(self) -> None:

@@ -71,6 +71,7 @@ class SentenceMargin(LossTerm):
 
     needs_domains = True
     needs_output_space = True
+    over_ranks = True
 
     def __post_init__(self) -> None:
         for name in ("n_features", "n_sentences", "retain_per_forget", "min_tokens"):
@@ -128,7 +129,7 @@ class SentenceMargin(LossTerm):
         if thresholds is not None:
             return thresholds[: self.n_features]
         # Not the mean: a few huge tokens would decide where it lies.
-        return ctx.firing_level.median()
+        return ctx.whole_sample(ctx.firing_level).median()
 
     def _excess(
         self, sae: Any, space: OutputSpace, texts: list[Sequences], theta: Float[Tensor, " n"] | Float[Tensor, ""]

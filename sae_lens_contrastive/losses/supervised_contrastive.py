@@ -29,6 +29,7 @@ class SupervisedContrastive(LossTerm):
     """Tokens compared in a step; cost grows with its square."""
 
     needs_domains = True
+    over_ranks = True
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -38,10 +39,10 @@ class SupervisedContrastive(LossTerm):
 
     def __call__(self, ctx: LossContext) -> Float[Tensor, ""]:
         """Mean supervised contrastive loss over the anchors; 0 if no anchor has a positive."""
-        labels = ctx.sample.labels()
+        labels = ctx.sample_labels_of_all()
         half = self.max_tokens // 2
         chosen = torch.cat([_first(labels == domain, half) for domain in (FORGET, RETAIN)])
-        acts, labels = ctx.sample.feature_acts.index_select(0, chosen), labels[chosen]
+        acts, labels = ctx.sample_acts(chosen), labels[chosen]
         # acts @ acts.T, but its backward pass is one product with acts instead of two.
         product = acts @ acts.detach().T
         gram = product + product.T - product.detach()

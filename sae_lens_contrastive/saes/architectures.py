@@ -17,6 +17,7 @@ from sae_lens.saes.standard_sae import StandardSAEConfig, StandardTrainingSAE, S
 from sae_lens.saes.topk_sae import TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
 from typing_extensions import override
 
+from sae_lens_contrastive.saes.batch_top_k import SharedBatchTopK
 from sae_lens_contrastive.saes.config import ContrastiveObjectiveConfig
 from sae_lens_contrastive.saes.objective import ContrastiveObjective
 
@@ -74,7 +75,7 @@ class ContrastiveBatchTopKTrainingSAEConfig(ContrastiveObjectiveConfig, BatchTop
         return JumpReLUSAEConfig
 
 
-class ContrastiveBatchTopKTrainingSAE(ContrastiveObjective, BatchTopKTrainingSAE):
+class ContrastiveBatchTopKTrainingSAE(SharedBatchTopK, BatchTopKTrainingSAE):
     """BatchTopK SAE trained with the contrastive objective."""
 
 
@@ -102,7 +103,7 @@ class ContrastiveMatryoshkaBatchTopKTrainingSAEConfig(ContrastiveObjectiveConfig
         return JumpReLUSAEConfig
 
 
-class ContrastiveMatryoshkaBatchTopKTrainingSAE(ContrastiveObjective, MatryoshkaBatchTopKTrainingSAE):
+class ContrastiveMatryoshkaBatchTopKTrainingSAE(SharedBatchTopK, MatryoshkaBatchTopKTrainingSAE):
     """Matryoshka BatchTopK SAE trained with the contrastive objective."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,6 +12,7 @@ from sae_lens.saes.sae import TrainCoefficientConfig, TrainingSAE, TrainStepInpu
 from torch import Tensor
 from typing_extensions import override
 
+from sae_lens_contrastive.distributed import BatchShare, summed
 from sae_lens_contrastive.losses import LossContext, WeightedTerm, build_loss_terms
 from sae_lens_contrastive.losses.output_space import OutputSpace
 
@@ -20,7 +22,9 @@ class BatchContext:
     """What a trainer knows about the batch it is about to step on."""
 
     domains: Int[Tensor, " batch"] | None = None
-    """Domain label of each token."""
+    """Domain label of each token of the batch, those of other ranks included."""
+    share: BatchShare | None = None
+    """How the batch is divided among ranks, if the step is on this rank's share of it."""
     groups: tuple[Int[Tensor, " size"], ...] = ()
     """Current correlation groups."""
     step: int = 0
@@ -31,6 +35,11 @@ class BatchContext:
     """Whether `feature_acts.grad` is wanted after the backward pass."""
     n_shielded: int = 0
     """First features whose pre-activations get no gradient from the batch; terms on other text reach their encoder."""
+
+    @property
+    def own_domains(self) -> Int[Tensor, " own"] | None:
+        """Domain label of each token that the step is on."""
+        return self.domains if self.share is None or self.domains is None else self.domains[self.share.own]
 
 
 @dataclass
@@ -45,7 +54,8 @@ class ContrastiveObjective(TrainingSAE[Any]):
 
     loss = host loss + sum over terms of coefficient(step) * term(batch); every summand is logged as
     `losses/<name>_loss`. The host's forward pass, sparsity loss and dead-feature handling are untouched: the terms
-    enter where the host asks for its auxiliary losses.
+    enter where the host asks for its auxiliary losses. Where ranks train together, `loss` is this rank's summand of the
+    loss of all, and `losses` are of all.
     """
 
     def __init__(self, cfg: Any, use_error_term: bool = False) -> None:
@@ -72,6 +82,10 @@ class ContrastiveObjective(TrainingSAE[Any]):
             step_input = ContrastiveTrainStepInput(**shared, batch_context=self.batch_context)
         output = super().training_forward_pass(step_input)
         self.losses = {name: loss.detach() for name, loss in {**output.losses, "overall_loss": output.loss}.items()}
+        if (share := step_input.batch_context.share) is not None:
+            self.losses = _of_all_ranks(self.losses, share)
+            output.losses = {name: self.losses[name] for name in output.losses}
+            output.loss = output.loss * share.weight
         if step_input.batch_context.keep_gradients:
             output.feature_acts.retain_grad()
         if n := step_input.batch_context.n_shielded:
@@ -97,11 +111,13 @@ class ContrastiveObjective(TrainingSAE[Any]):
             feature_acts=feature_acts,
             hidden_pre=hidden_pre,
             W_dec=self.W_dec,
-            domains=batch.domains,
+            domains=batch.own_domains,
             groups=batch.groups,
             step=batch.step,
             sae=self,
             output_space=batch.output_space,
+            share=batch.share,
+            batch_domains=batch.domains,
         )
         # Sums over thousands of features and differences of logarithms need float32, whatever the forward pass ran in.
         with torch.autocast(sae_out.device.type, enabled=False):
@@ -109,5 +125,12 @@ class ContrastiveObjective(TrainingSAE[Any]):
                 coefficient = step_input.coefficients[name]
                 # A term that is off costs nothing, whatever it would run.
                 off = sae_out.new_zeros(())
-                losses[f"{name}_loss"] = coefficient * weighted.term(context) if coefficient else off
+                seen = context if weighted.term.over_ranks or not coefficient else context.of_all_ranks
+                losses[f"{name}_loss"] = coefficient * weighted.term(seen) if coefficient else off
         return losses
+
+
+def _of_all_ranks(losses: Mapping[str, Tensor], share: BatchShare) -> dict[str, Tensor]:
+    """Losses of the whole batch: means over a rank's tokens count by its share, what is of all already stays."""
+    values = summed(torch.stack([loss.float() for loss in losses.values()]) * share.weight)
+    return dict(zip(losses, values.unbind(), strict=True))

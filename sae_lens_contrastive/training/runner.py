@@ -23,6 +23,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from sae_lens_contrastive.data.streams import ResumableStream
+from sae_lens_contrastive.distributed import by_first, is_first, n_ranks
 from sae_lens_contrastive.errors import ConfigError, UserError
 from sae_lens_contrastive.files import disk_that_may_be_full, replace_folder, write_bytes_atomic
 from sae_lens_contrastive.losses.output_space import OutputSpace
@@ -31,8 +32,9 @@ from sae_lens_contrastive.saes import ContrastiveObjectiveConfig
 from sae_lens_contrastive.saes.warm_start import WarmStart, warm_started_sae
 from sae_lens_contrastive.training.checkpoints import damage
 from sae_lens_contrastive.training.interruption import stopped_by_signals
+from sae_lens_contrastive.training.requirements import check_domains_given
 from sae_lens_contrastive.training.streams import ActivationCacheOptions, CorpusStreams, DomainData
-from sae_lens_contrastive.training.trainer import ContrastiveSAETrainer, check_domains_given
+from sae_lens_contrastive.training.trainer import ContrastiveSAETrainer
 from sae_lens_contrastive.wandb_session import check_wandb
 
 BRIDGE_CLASS_NAME = "TransformerBridge"
@@ -45,6 +47,10 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
     The model is loaded by name as a TransformerBridge (any TransformerLens name, a local folder, an embedded model),
     the activation stores are SAELens', one for each corpus. Without `domain_data` the run has the general corpus only,
     which suits terms that need no labels. `warm_start` begins from the weights of a trained SAE.
+
+    In an initialised process group (gloo, and NCCL for tensors on a GPU) the ranks train the SAE together: each runs
+    the model on its share of the text and steps on its share of every batch, of which `train_batch_size_tokens` is the
+    total. The first rank alone writes, to folders that all of them see.
 
     Raises `UserError` before the model loads if a loss term needs labels and there is no `domain_data`, or if the
     dataset or the SAE to start from cannot be loaded, and before training if the model lacks the hook or `d_in` does
@@ -86,7 +92,10 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
 
     @override
     def run(self) -> TrainingSAE[Any]:
-        """Train, save the inference SAE and the runner configuration to `output_path`, and return the SAE."""
+        """Train, save the inference SAE and the runner configuration to `output_path`, and return the SAE.
+
+        Raises `LostRankError` if ranks train together and one of them is gone.
+        """
         self._start_wandb()
         self.stream, domains = self.streams.activations()
         try:
@@ -98,7 +107,7 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
         finally:
             self.stream.close()
         if self.cfg.output_path is not None:
-            self.save_final_sae_whole(self.trainer)
+            by_first(lambda: self.save_final_sae_whole(self.trainer))
         if self.cfg.logger.log_to_wandb:
             wandb.finish()
         return sae
@@ -169,12 +178,13 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
                 config=self.cfg.to_dict(),
                 name=logger.run_name,
                 id=logger.wandb_id,
+                mode=None if is_first() else "disabled",
             )
 
     def _resume_if_asked(self) -> None:
         if (checkpoint := self.cfg.resume_from_checkpoint) is None:
             return
-        wrong = damage(Path(checkpoint))
+        wrong = by_first(lambda: damage(Path(checkpoint)))
         try:
             if wrong is None:
                 self.trainer.load_trainer_state(checkpoint)
@@ -242,6 +252,11 @@ def check_runner_config(cfg: LanguageModelSAERunnerConfig[Any], has_domains: boo
         raise ConfigError(
             f"loss_terms.{needing[0]} runs the model in the training step, while prefetch_llm_batches runs it in the "
             "background. Set prefetch_llm_batches: false."
+        )
+    if cfg.prefetch_llm_batches and n_ranks() > 1:
+        raise ConfigError(
+            f"prefetch_llm_batches runs the model in the background, where {n_ranks()} ranks would not know what the "
+            "others do. Set prefetch_llm_batches: false; the batches are the same."
         )
     if cfg.training_tokens < cfg.train_batch_size_tokens:
         raise ConfigError(

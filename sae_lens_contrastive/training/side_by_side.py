@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from sae_lens_contrastive.data.streams import HookStream, ResumableStream
+from sae_lens_contrastive.distributed import by_first, on_any_rank
 from sae_lens_contrastive.training.checkpoints import new_checkpoint, newest_whole
 from sae_lens_contrastive.training.interruption import stopped_by_signals
 from sae_lens_contrastive.training.runner import ContrastiveTrainingRunner, load_stream, save_stream
@@ -23,6 +24,8 @@ from sae_lens_contrastive.training.wandb_runs import histograms, record
 
 class SideBySideTrainer(MultiSAETrainer):
     """SAELens' multi-SAE trainer over trainers of this package, each with the optimiser of its own variant.
+
+    In an initialised process group the ranks train each SAE together; the first one writes and draws the bar.
 
     A checkpoint holds every trainer and the position of the stream; it appears whole under `folder`, which keeps the
     newest two.
@@ -40,14 +43,22 @@ class SideBySideTrainer(MultiSAETrainer):
         super().__init__(replace(first, checkpoint_path=str(folder)), {}, {}, HookStream(stream, hook_name))
         self.saes = {name: trainer.sae for name, trainer in trainers.items()}
         self.hook_names = dict.fromkeys(trainers, hook_name)
-        self.trainers = dict(trainers)
+        self.trainers: dict[str, Any] = dict(trainers)
         self.stream = stream
         self.folder = folder
         self.stop_requested = False
 
     @override
     def save_checkpoint(self, checkpoint_name: str, wandb_aliases: list[str] | None = None) -> None:
-        """Write a checkpoint of every trainer and the stream, which appears whole."""
+        """Write a checkpoint of every trainer and the stream, which appears whole. The first rank writes it.
+
+        Raises `UserError` if the ranks do not agree.
+        """
+        for trainer in self.trainers.values():
+            trainer.check_ranks_agree()
+        by_first(lambda: self._write_checkpoint(checkpoint_name, wandb_aliases))
+
+    def _write_checkpoint(self, checkpoint_name: str, wandb_aliases: list[str] | None) -> None:
         with new_checkpoint(self.folder, checkpoint_name) as partial:
             for name, trainer in self.trainers.items():
                 trainer.save_checkpoint(checkpoint_name=name, base_path=partial, wandb_aliases=wandb_aliases)
@@ -55,7 +66,7 @@ class SideBySideTrainer(MultiSAETrainer):
 
     def resume(self) -> bool:
         """Continue from the newest whole checkpoint that holds every variant; say whether there was one."""
-        checkpoint = newest_whole(self.folder, self.trainers)
+        checkpoint = by_first(lambda: newest_whole(self.folder, self.trainers))
         if checkpoint is None:
             return False
         self.load_checkpoint(checkpoint)
@@ -98,9 +109,11 @@ class SideBySideTrainer(MultiSAETrainer):
         """Advance the bar by whole batches, from where a resumed run stands; stop here if a signal asked for it."""
         pbar.update(self.n_training_samples - pbar.n)
         if self.n_training_steps % update_interval == 0:
-            losses = " | ".join(f"{name}: {output.loss.item():.4g}" for name, output in step_outputs.items())
+            losses = " | ".join(
+                f"{name}: {trainer.sae.losses['overall_loss'].item():.4g}" for name, trainer in self.trainers.items()
+            )
             pbar.set_description(f"{self.n_training_steps}| {losses}")
-        if self.stop_requested:
+        if on_any_rank(self.stop_requested):
             self.save_checkpoint(str(self.n_training_samples))
             pbar.close()
             raise KeyboardInterrupt

@@ -16,6 +16,7 @@ import yaml
 from sae_lens.config import HfDataset
 
 from sae_lens_contrastive.data.sources import corpus_dataset, corpus_digest
+from sae_lens_contrastive.distributed import by_first, is_first
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, write_bytes_atomic, write_json
 from sae_lens_contrastive.models import check_hook, load_model
@@ -43,15 +44,19 @@ def train_runs(
     a run that has it is finished and not trained again. A run that was killed goes on from its last checkpoint.
     `activations` is where collected activations are kept, if not under `out`.
 
+    In an initialised process group the ranks train every run together (see `ContrastiveTrainingRunner`), into a folder
+    that all of them see.
+
     Raises `UserError` if a folder holds another run, and for everything `RunConfig.check` finds.
     """
     out = Path(out)
     for run in runs:
         run.check()
-    folders = {run.variant: claim_folder(out / run.variant, "train", run.model_dump(mode="json")) for run in runs}
+    folders = {run.variant: out / run.variant for run in runs}
+    unfinished = by_first(lambda: _claimed_and_unfinished(runs, folders))
     together: dict[str, list[RunConfig]] = {}
     for run in runs:
-        if not (folders[run.variant] / SUMMARY_FILE).is_file():
+        if run.variant in unfinished:
             together.setdefault(stream_key(run), []).append(run)
     loaded: tuple[str, str, str] | None = None
     # Corpora may come from a hub: all are opened before any model is loaded.
@@ -63,7 +68,7 @@ def train_runs(
         loaded = wanted
         cache = activation_cache(group[0], activations or out / "activations")
         _train_together(group, folders, texts[key], out / CHECKPOINTS_FOLDER / key, cache, model)
-    _remove_spent_checkpoints(out)
+    by_first(lambda: _remove_spent_checkpoints(out))
     return list(folders.values())
 
 
@@ -127,6 +132,13 @@ def layer_of(hook_name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def _claimed_and_unfinished(runs: Sequence[RunConfig], folders: dict[str, Path]) -> list[str]:
+    """Claim the folder of every run; the variants that are still to be trained."""
+    for run in runs:
+        claim_folder(folders[run.variant], "train", run.model_dump(mode="json"))
+    return [run.variant for run in runs if not (folders[run.variant] / SUMMARY_FILE).is_file()]
+
+
 @dataclass(frozen=True)
 class _Texts:
     """The opened corpora of a run."""
@@ -148,8 +160,9 @@ def _train_together(
     start = time.perf_counter()
     for run in runs:
         check_hook(model, run.hook_name, run.sae.get("d_in"))
-        config = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
-        write_bytes_atomic(folders[run.variant] / CONFIG_FILE, config.encode())
+        if is_first():
+            config = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
+            write_bytes_atomic(folders[run.variant] / CONFIG_FILE, config.encode())
     configs = {run.variant: run.runner_config(folders[run.variant]) for run in runs}
     with wandb_runs(configs, folders, group=checkpoints.parent.parent.name):
         runners = {
@@ -165,11 +178,15 @@ def _train_together(
         }
         trainers = train_side_by_side(runners, checkpoints)
         shared = time.perf_counter() - start - sum(trainer.seconds_in_steps for trainer in trainers.values())
-        for run in runs:
-            runners[run.variant].save_final_sae_whole(trainers[run.variant])
-            _write_results(run, folders[run.variant], trainers[run.variant], max(0.0, shared))
+
+        def save() -> None:
+            for run in runs:
+                runners[run.variant].save_final_sae_whole(trainers[run.variant])
+                _write_results(run, folders[run.variant], trainers[run.variant], max(0.0, shared))
+
+        by_first(save)
     # Not before: until everything is saved, the last checkpoint is what a killed run goes on from.
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    by_first(lambda: shutil.rmtree(checkpoints, ignore_errors=True))
 
 
 def _remove_spent_checkpoints(out: Path) -> None:

@@ -17,17 +17,27 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from typing_extensions import override
 
-from sae_lens_contrastive.errors import ConfigError
-from sae_lens_contrastive.features.surgery import FEATURE_AXES, zero_gradient
+from sae_lens_contrastive.distributed import (
+    BatchShare,
+    add_up_gradients,
+    by_first,
+    check_agreement,
+    is_first,
+    on_any_rank,
+    rows_of_all,
+    summed,
+    take_from_first,
+)
+from sae_lens_contrastive.features.surgery import keep_at_zero
 from sae_lens_contrastive.files import read_json, write_bytes_atomic, write_json
-from sae_lens_contrastive.losses import FORGET
 from sae_lens_contrastive.losses.curriculum import StagedScheduler
 from sae_lens_contrastive.losses.output_space import OutputSpace
-from sae_lens_contrastive.saes import BatchContext, ContrastiveObjective, ContrastiveObjectiveConfig
+from sae_lens_contrastive.saes import BatchContext, ContrastiveObjective
 from sae_lens_contrastive.training.checkpoints import new_checkpoint
 from sae_lens_contrastive.training.guard import StepGuard, gradients_of
 from sae_lens_contrastive.training.parts import CurriculumPart, FeatureState, StepView, WhiteningPart, build_parts
-from sae_lens_contrastive.training.parts.base import with_measurement
+from sae_lens_contrastive.training.parts.base import load_state_of_parts, state_of_parts, with_measurement
+from sae_lens_contrastive.training.requirements import check_domains_given, check_output_space_given
 
 HISTORY_FILE = "history.json"
 TRACKERS_FILE = "trackers.json"
@@ -41,6 +51,10 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
     above the hook. `seed` is for parts that draw. `warm_started`: the weights are in the units of the activations as
     the model makes them, and are brought to the scale of the training before the first step. A step
     whose numbers are not finite is not taken, and told in `failure_folder`. Everything else is the host's `fit()`.
+
+    In an initialised process group the ranks train one SAE together. Every rank is given the same whole batches and
+    steps on its share of each; the gradients are summed before the host clips, and what parts keep is of all ranks. The
+    first rank's weights are the beginning, and it alone writes.
 
     Raises `ConfigError` if a loss term needs domains or the output space and they are not given.
     """
@@ -66,13 +80,16 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         if n_reserved:
             sae.cfg.metadata.n_reserved_features = n_reserved
         super().__init__(cfg, sae, data_provider, evaluator, save_checkpoint_fn)
+        take_from_first(sae.state_dict().values())
+        # Before the parts' own hooks, which see the gradient of all ranks.
+        add_up_gradients(sae.parameters())
         check_domains_given(sae.cfg, domains is not None)
         check_output_space_given(sae.cfg, output_space is not None)
         self.domains = None if domains is None else domains.to(cfg.device)
         self.output_space = output_space
         self.seed = seed
         self.warm_started = warm_started
-        self.guard = StepGuard(failure_folder)
+        self.guard = StepGuard(failure_folder if is_first() else None)
         self.optimizer.register_step_pre_hook(lambda *_: self._check_step())
         self.history: list[dict[str, float]] = []
         self.history_every_n_steps = history_every_n_steps
@@ -82,7 +99,7 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         self.parts = build_parts(sae.cfg, cfg.total_training_steps)
         self._schedule_stages()
         if sae.cfg.pruning is not None:
-            self._keep_pruned_weights_at_zero()
+            keep_at_zero(sae, lambda: self.features.pruned)
         for part in self.parts:
             if isinstance(part, WhiteningPart):
                 part.watch(sae, n_reserved)
@@ -99,9 +116,12 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         start = time.perf_counter()
         self._bring_warm_start_to_scale()
         kept, domains = self._part_of(batch)
+        share = BatchShare.of(len(kept))
+        own = kept if share is None else kept[share.own]
         step, output_space = self.n_training_steps, self._scaled_output_space()
         self.sae.batch_context = BatchContext(
             domains=domains,
+            share=share,
             groups=self.features.groups.groups if self.features.groups else (),
             step=step,
             output_space=output_space,
@@ -109,10 +129,11 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
             n_shielded=int(self.features.reserved.sum()) if self.sae.cfg.whitening is not None else 0,
         )
         self.guard.begin(step, kept, domains)
-        output = super().step(kept)
-        left_out = len(batch) - len(kept)
-        self.n_training_samples += left_out
-        self.n_frac_active_samples -= left_out
+        fired_before, self.act_freq_scores = self.act_freq_scores, torch.zeros_like(self.act_freq_scores)
+        output = super().step(own)
+        self._count_firing(fired_before)
+        self.n_training_samples += len(batch) - len(own)
+        self.n_frac_active_samples -= len(batch) - len(kept)
         view = StepView(
             step=step,
             sae=self.sae,
@@ -124,6 +145,7 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
             features=self.features,
             output_space=output_space,
             seed=self.seed,
+            share=share,
         )
         for part in self.parts:
             part.after_step(view)
@@ -135,7 +157,7 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
     def _update_pbar(self, step_output: TrainStepOutput, pbar: Any, update_interval: int = 10) -> None:
         """The host's progress bar, often enough for a short run; stops here if a signal asked for it."""
         super()._update_pbar(step_output, pbar, update_interval)
-        if self.stop_requested:
+        if on_any_rank(self.stop_requested):
             self.stopped_between_steps = True
             raise KeyboardInterrupt
 
@@ -159,9 +181,27 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
     def save_checkpoint(
         self, checkpoint_name: str, base_path: Path | str | None = None, wandb_aliases: list[str] | None = None
     ) -> None:
-        """The host's checkpoint; one of a run alone appears whole, with checksums."""
-        if base_path is not None or self.cfg.checkpoint_path is None:
+        """The host's checkpoint; one of a run alone appears whole, with checksums. The first rank writes it.
+
+        Raises `UserError` if the ranks do not agree. With a `base_path` it is for the first rank alone to call.
+        """
+        if base_path is not None:
             super().save_checkpoint(checkpoint_name, base_path, wandb_aliases)
+            return
+        self.check_ranks_agree()
+        by_first(lambda: self._save_alone(checkpoint_name, wandb_aliases))
+
+    def check_ranks_agree(self) -> None:
+        """Raise `UserError` unless weights, counts and the state of the parts are the same on every rank."""
+        check_agreement(
+            self.sae.state_dict()
+            | {"passes_since_fired": self.n_forward_passes_since_fired, "act_freq_scores": self.act_freq_scores}
+            | state_of_parts(self.features, self.parts)
+        )
+
+    def _save_alone(self, checkpoint_name: str, wandb_aliases: list[str] | None) -> None:
+        if self.cfg.checkpoint_path is None:
+            super().save_checkpoint(checkpoint_name, None, wandb_aliases)
             return
         with new_checkpoint(Path(self.cfg.checkpoint_path), checkpoint_name, n_kept=None) as partial:
             super().save_checkpoint(partial.name, partial.parent, wandb_aliases)
@@ -172,10 +212,8 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         super().save_trainer_state(checkpoint_path)
         write_json(checkpoint_path / HISTORY_FILE, self.history)
         write_json(checkpoint_path / TRACKERS_FILE, self.records())
-        state = {"seconds_in_steps": torch.tensor(self.seconds_in_steps, dtype=torch.float64)}
-        state |= {f"features.{name}": tensor for name, tensor in self.features.state_dict().items()}
-        for part in self.parts:
-            state |= {f"{part.name}.{name}": tensor for name, tensor in part.state_dict().items()}
+        state = state_of_parts(self.features, self.parts)
+        state["seconds_in_steps"] = torch.tensor(self.seconds_in_steps, dtype=torch.float64)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         write_bytes_atomic(checkpoint_path / PARTS_FILE, save(tensors))
 
@@ -192,10 +230,28 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         records = read_json(checkpoint_path / TRACKERS_FILE)
         state = load_file(checkpoint_path / PARTS_FILE, device=self.cfg.device)
         self.seconds_in_steps = float(state["seconds_in_steps"])
-        self.features.load_state_dict(_section(state, "features"))
+        load_state_of_parts(state, self.features, self.parts)
         for part in self.parts:
             part.records = records.get(part.name, [])
-            part.load_state_dict(_section(state, part.name))
+
+    @override
+    @torch.no_grad()
+    def build_train_step_log_dict(self, output: TrainStepOutput, n_training_samples: int) -> dict[str, Any]:
+        """What the host logs of a step, of the batch of all ranks."""
+        if (share := self.sae.batch_context.share) is None:
+            return super().build_train_step_log_dict(output, n_training_samples)
+        rows = {name: rows_of_all(getattr(output, name), share.sizes) for name in ("sae_in", "sae_out")}
+        values = super().build_train_step_log_dict(
+            replace(output, **rows, loss=self.sae.losses["overall_loss"]), n_training_samples
+        )
+        own_l0 = torch.tensor(values["metrics/l0"] * share.weight, dtype=torch.float64)
+        return values | {"metrics/l0": summed(own_l0).item()}
+
+    def _count_firing(self, before: Tensor) -> None:
+        """Add the step's counts of tokens on which each feature fired, on all ranks, to those before."""
+        fired = summed(self.act_freq_scores)
+        self.act_freq_scores = before + fired
+        self.n_forward_passes_since_fired[fired > 0] = 0
 
     def _check_step(self) -> None:
         gradients = gradients_of(self.sae)
@@ -211,24 +267,12 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
                 name, part.curriculum, weighted.warm_up_steps, weighted.coefficient
             )
 
-    def _keep_pruned_weights_at_zero(self) -> None:
-        # After accumulation and before the host clips: a masked gradient has no part in the norm.
-        for name, parameter in self.sae.named_parameters():
-            if name in FEATURE_AXES:
-                axis = FEATURE_AXES[name]
-                parameter.register_post_accumulate_grad_hook(
-                    lambda parameter, axis=axis: zero_gradient(parameter, axis, self.features.pruned)
-                )
-
     def _part_of(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
         """The tokens of the batch that the curriculum lets take part, and their domains."""
         part = self._curriculum()
         if part is None or self.domains is None:
             return batch, self.domains
-        is_forget = self.domains == FORGET
-        n_kept = max(1, round(part.curriculum.forget_share(self.n_training_steps) * int(is_forget.sum())))
-        keep = ~is_forget | (is_forget.cumsum(0) <= n_kept)
-        return (batch, self.domains) if bool(keep.all()) else (batch[keep.to(batch.device)], self.domains[keep])
+        return part.part_of(batch, self.domains, self.n_training_steps)
 
     def _curriculum(self) -> CurriculumPart | None:
         return next((part for part in self.parts if isinstance(part, CurriculumPart)), None)
@@ -262,25 +306,3 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         self.history = with_measurement(
             self.history, record, lambda record: record["step"] // self.history_every_n_steps
         )
-
-
-def check_domains_given(cfg: ContrastiveObjectiveConfig, given: bool) -> None:
-    """Raise `ConfigError` if a loss term or a tracker needs domain labels and there are none."""
-    if not given and (needing := cfg.needs_domains()):
-        raise ConfigError(
-            f"{needing[0]} needs to know which tokens are forget and which retain, but no forget and retain corpus is "
-            "given. Give both, or drop it."
-        )
-
-
-def check_output_space_given(cfg: ContrastiveObjectiveConfig, given: bool) -> None:
-    """Raise `ConfigError` if a loss term runs the model above the hook and there is none."""
-    if not given and (needing := cfg.terms_that_need_output_space()):
-        raise ConfigError(
-            f"loss_terms.{needing[0]} runs the model above the hook. Train with ContrastiveTrainingRunner and a forget "
-            "and a retain corpus, or pass output_space to the trainer."
-        )
-
-
-def _section(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    return {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}

@@ -12,6 +12,7 @@ import wandb
 from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig
 from typing_extensions import override
 
+from sae_lens_contrastive.distributed import is_first
 from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.wandb_session import is_online, open_wandb_run, record_table
 
@@ -93,7 +94,8 @@ def log_results(logger: LoggingConfig, summary: Mapping[str, Any], records: Mapp
 
 
 def _open(config: LanguageModelSAERunnerConfig[Any], file: Path, group: str) -> Any:
-    logger, online = config.logger, is_online()
+    # Other ranks of a training take the same steps, into a run that keeps nothing.
+    logger, online = config.logger, is_online() and is_first()
     known = read_json(file) if online and file.is_file() else {}
     run = open_wandb_run(
         logger.wandb_project,
@@ -103,8 +105,10 @@ def _open(config: LanguageModelSAERunnerConfig[Any], file: Path, group: str) -> 
         group=group,
         config=config.to_dict(),
         resume="allow" if online else None,
+        mode=None if is_first() else "disabled",
     )
-    write_json(file, {"id": run.id, "project": logger.wandb_project})
+    if is_first():
+        write_json(file, {"id": run.id, "project": logger.wandb_project})
     return run
 
 

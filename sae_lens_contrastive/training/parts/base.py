@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from sae_lens.saes.sae import TrainStepOutput
 from torch import Tensor
 from torch.optim import Optimizer
 
+from sae_lens_contrastive.distributed import BatchShare, rows_of_all, summed
 from sae_lens_contrastive.features.grouping import FeatureGroups
 from sae_lens_contrastive.losses.output_space import OutputSpace
 from sae_lens_contrastive.saes import ContrastiveObjective
@@ -54,7 +55,11 @@ class FeatureState:
 
 @dataclass(frozen=True)
 class StepView:
-    """One finished training step, as the parts see it."""
+    """One finished training step, as the parts see it.
+
+    Where ranks train together, `output` is of this rank's share of the batch and everything else is of all ranks.
+    What a part keeps or changes must come out the same on every rank: `whole`, `total` and `sampled_acts` make it so.
+    """
 
     step: int
     """Steps done before this one."""
@@ -65,7 +70,7 @@ class StepView:
     output: TrainStepOutput
     """Forward pass of the step; `output.feature_acts.grad` is there if a part asked for it."""
     domains: Int[Tensor, " batch"] | None
-    """Domain of each token of the batch."""
+    """Domain of each token of the batch, those of other ranks included."""
     passes_since_fired: Float[Tensor, " d_sae"]
     """Steps since each feature fired; a part that revives a feature sets its entry to 0."""
     dead: Bool[Tensor, " d_sae"]
@@ -76,6 +81,42 @@ class StepView:
     """Seed of the run, for parts that draw: with the step it makes a generator, so no state is kept."""
     output_space: OutputSpace | None = None
     """The model above the hook with sequences of forget and retain text, if the run has prepared it."""
+    share: BatchShare | None = None
+    """How the batch is divided among ranks, if `output` is of this rank's share of it."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the batch, those of other ranks included."""
+        return len(self.output.feature_acts) if self.share is None else self.share.n_rows
+
+    @property
+    def own_domains(self) -> Int[Tensor, " own"] | None:
+        """Domain of each token that `output` is of."""
+        return self.domains if self.share is None or self.domains is None else self.domains[self.share.own]
+
+    def whole(self, own: Float[Tensor, "own ..."]) -> Float[Tensor, "batch ..."]:
+        """A row for each token of the batch, of this rank's rows for its own; without gradient."""
+        return own if self.share is None else rows_of_all(own, self.share.sizes)
+
+    def total(self, own: Tensor) -> Tensor:
+        """Sum over ranks of what each made of its own tokens; without gradient."""
+        return own if self.share is None else summed(own)
+
+    def mean(self, own: Float[Tensor, "own n"]) -> Float[Tensor, " n"]:
+        """Mean over the tokens of the batch in float32; without gradient."""
+        if self.share is None:
+            return own.mean(dim=0, dtype=torch.float32)
+        return summed(own.sum(dim=0, dtype=torch.float32)) / self.share.n_rows
+
+    def sampled_acts(self, n: int) -> Float[Tensor, "n d_sae"]:
+        """Feature activations of evenly spaced tokens of the batch, at most n."""
+        acts = self.output.feature_acts.detach()
+        n = min(n, self.n_tokens)
+        places = torch.arange(n) * self.n_tokens // max(1, n)
+        if self.share is None or n == 0:
+            return acts[places]
+        own, counts = self.share.divided(places.tolist())
+        return rows_of_all(acts[own].float(), counts)
 
 
 MOST_RECORDS = 2000
@@ -131,3 +172,22 @@ class TrainingPart(ABC):
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:  # noqa: B027 - a part may have no state
         """Take the tensors of `state_dict` over."""
+
+
+def state_of_parts(features: FeatureState, parts: Sequence[TrainingPart]) -> dict[str, Tensor]:
+    """What the parts of a run share and what each keeps, under their names."""
+    state = {f"features.{name}": tensor for name, tensor in features.state_dict().items()}
+    for part in parts:
+        state |= {f"{part.name}.{name}": tensor for name, tensor in part.state_dict().items()}
+    return state
+
+
+def load_state_of_parts(state: dict[str, Tensor], features: FeatureState, parts: Sequence[TrainingPart]) -> None:
+    """Take the tensors of `state_of_parts` over."""
+    features.load_state_dict(_section(state, "features"))
+    for part in parts:
+        part.load_state_dict(_section(state, part.name))
+
+
+def _section(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}

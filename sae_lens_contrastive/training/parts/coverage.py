@@ -35,14 +35,15 @@ class CoveragePart(TrainingPart):
         if view.domains is None or done % self.options.every_n_steps or done > self.last_step:
             return
         is_forget = view.domains == FORGET
-        covered = (view.output.feature_acts[:, view.features.reserved] > 0).any(dim=1)
+        fires = (view.output.feature_acts[:, view.features.reserved] > 0).any(dim=1)
+        covered = view.whole(fires.float()) > 0
         silent = view.features.reserved & (view.passes_since_fired >= self.options.every_n_steps)
         features = silent.nonzero().squeeze(1)
         tokens = cover(
             view.sae,
             view.optimizer,
             features,
-            view.output.sae_in,
+            view.whole(view.output.sae_in),
             is_forget,
             is_forget & ~covered,
             torch.Generator().manual_seed(view.seed * 1_000_003 + view.step),

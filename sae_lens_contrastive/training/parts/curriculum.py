@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float, Int
+from torch import Tensor
 from typing_extensions import override
 
+from sae_lens_contrastive.losses import FORGET
 from sae_lens_contrastive.losses.curriculum import Curriculum, CurriculumOptions
 from sae_lens_contrastive.training.parts.base import FeatureState, StepView, TrainingPart
 
@@ -17,6 +20,15 @@ class CurriculumPart(TrainingPart):
         super().__init__()
         self.curriculum = Curriculum(options, n_steps)
         self._step = 0
+
+    def part_of(
+        self, batch: Float[Tensor, "batch d_in"], domains: Int[Tensor, " batch"], step: int
+    ) -> tuple[Float[Tensor, "kept d_in"], Int[Tensor, " kept"]]:
+        """The tokens that take part at a step, and their domains: of forget tokens the first ones."""
+        is_forget = domains == FORGET
+        n_kept = max(1, round(self.curriculum.forget_share(step) * int(is_forget.sum())))
+        keep = ~is_forget | (is_forget.cumsum(0) <= n_kept)
+        return (batch, domains) if bool(keep.all()) else (batch[keep.to(batch.device)], domains[keep])
 
     @override
     def after_step(self, view: StepView) -> None:

@@ -37,7 +37,7 @@ class GroupingPart(TrainingPart):
         place = view.step % n_steps
         # The shares of the steps add up to the window.
         share = (place + 1) * n_tokens // n_steps - place * n_tokens // n_steps
-        self.window.update(view.output.feature_acts, share)
+        self.window.update(view.sampled_acts(share), share)
         if place + 1 == n_steps:
             self._group(view)
             self.window.reset()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from sae_lens.saes.sae import TrainStepOutput
+from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import override
 
@@ -56,7 +55,7 @@ class ImportancePart(TrainingPart):
                     "importance.mutual_information_weight is above 0, but no forget and retain corpus is given. "
                     "Give one, or set the weight to 0."
                 )
-            self.information.update(view.output.feature_acts.detach(), view.domains == FORGET)
+            self._count(self.information, view, view.own_domains == FORGET)
         if measures:
             self._measure(view)
 
@@ -79,15 +78,21 @@ class ImportancePart(TrainingPart):
     def _measures(self, step: int) -> bool:
         return (step + 1) % self.options.every_n_steps == 0
 
+    def _count(self, information: MutualInformationTracker, view: StepView, is_forget: Bool[Tensor, " own"]) -> None:
+        step = MutualInformationTracker(self.tracker.d_sae)
+        step.update(view.output.feature_acts.detach(), is_forget)
+        step.load_state_dict({name: view.total(counts) for name, counts in step.state_dict().items()})
+        information.merge(step)
+
     def _measure(self, view: StepView) -> None:
         if view.features.importance is not None:
             self.tracker.resume_from(view.features.importance)
-        attribution = gradient_attribution(view.output) if self.options.gradient_weight > 0 else None
+        attribution = gradient_attribution(view) if self.options.gradient_weight > 0 else None
         information = None
         if self.information is not None:
             information = self.information.compute()
             self.information.reset()
-        activation = view.output.feature_acts.detach().mean(dim=0, dtype=torch.float32)
+        activation = view.mean(view.output.feature_acts.detach())
         self.tracker.update(activation, attribution, information)
         self.tracker.step()
         importance = self.tracker.compute()
@@ -111,15 +116,15 @@ class ImportancePart(TrainingPart):
 
 
 @torch.no_grad()
-def gradient_attribution(output: TrainStepOutput) -> Float[Tensor, " d_sae"]:
+def gradient_attribution(view: StepView) -> Float[Tensor, " d_sae"]:
     """Mean over tokens of |dL/dz_i * z_i|: to first order, what the loss would lose or gain without the activation.
 
     L is the step's loss as trained, a mean over tokens, so that the values are small; importance scales them.
     """
-    gradient = output.feature_acts.grad
+    gradient = view.output.feature_acts.grad
     assert gradient is not None, "the step kept no gradient of the feature activations"
-    acts = output.feature_acts
+    acts = view.output.feature_acts
     total = acts.new_zeros(acts.shape[1], dtype=torch.float32)
     for rows in row_blocks(*acts.shape):
         total += (gradient[rows] * acts[rows]).abs_().sum(dim=0, dtype=torch.float32)
-    return total / len(acts)
+    return view.total(total) / view.n_tokens

@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from typing_extensions import override
 
+from sae_lens_contrastive.distributed import is_first
 from sae_lens_contrastive.losses import FORGET, RETAIN
 from sae_lens_contrastive.training.parts.base import StepView, TrainingPart
 
@@ -81,7 +82,7 @@ class WarningsPart(TrainingPart):
                 )
 
     def _gather(self, view: StepView, domains: Tensor) -> None:
-        inputs = view.output.sae_in.detach().float().cpu()
+        inputs = view.whole(view.output.sae_in.detach()).float().cpu()
         for domain, kept in ((FORGET, self.forget), (RETAIN, self.retain)):
             kept.append(inputs[(domains == domain).cpu()])
         if min(sum(map(len, kept)) for kept in (self.forget, self.retain)) < 2 * _PROBED_TOKENS:
@@ -104,7 +105,8 @@ class WarningsPart(TrainingPart):
     def _warn(self, step: int, about: str, message: str) -> None:
         if not self._told(about):
             self.records.append({"step": step, "about": about, "message": message})
-            logger.warning("Step %d: %s", step, message)
+            if is_first():
+                logger.warning("Step %d: %s", step, message)
 
 
 def probe_auc(forget: Float[Tensor, "n d_in"], retain: Float[Tensor, "m d_in"]) -> float:

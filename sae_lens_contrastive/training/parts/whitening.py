@@ -118,7 +118,8 @@ def _follow(level: Float[Tensor, " n"], view: StepView) -> None:
 
 
 def _level(view: StepView) -> Float[Tensor, ""]:
-    return firing_level(view.output.feature_acts.detach(), view.output.hidden_pre.detach()).median()
+    own = firing_level(view.output.feature_acts.detach(), view.output.hidden_pre.detach())
+    return view.whole(own).median()
 
 
 def _inputs(space: OutputSpace) -> Float[Tensor, "n d_in"]:
