@@ -11,9 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sae_lens_contrastive.cli.edits import model_of, one_sae, sae_and_edit
+from sae_lens_contrastive.cli.edits import sae_name
 from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.files import read_json, usable_folder, write_json
+from sae_lens_contrastive.files import read_json
 from sae_lens_contrastive.runs import claim_folder
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def evaluate(options: argparse.Namespace) -> Any:
     if not options.sae and not options.release and not options.ensemble:
         raise UserError("Give at least one SAE: --sae DIR, --release R --sae-id I, or --ensemble NAME DIR DIR.")
     saes = {
-        **{_sae_name(path): SaeUnderTest(variant=_sae_name(path), path=path) for path in options.sae},
+        **{sae_name(path): SaeUnderTest(variant=sae_name(path), path=path) for path in options.sae},
         **{
             f"{release}_{sae_id}".replace("/", "_"): SaeUnderTest(variant=sae_id, release=release, sae_id=sae_id)
             for release, sae_id in zip(options.release, options.sae_id, strict=True)
@@ -147,80 +147,6 @@ def sweep(options: argparse.Namespace) -> Any:
     return jobs
 
 
-def generate(options: argparse.Namespace) -> Any:
-    """Let a model speak with a forget edit and without."""
-    from sae_lens_contrastive.forget_edit import side_by_side
-
-    if options.max_new_tokens < 1:
-        raise UserError(f"--max-new-tokens is {options.max_new_tokens}. Give 1 or more.")
-    sae, edit = sae_and_edit(options)
-    model = model_of(edit.model, options)
-    said = []
-    how = {"max_new_tokens": options.max_new_tokens, "chat": options.chat}
-    for each in side_by_side(model, sae, edit, options.prompt, **how):
-        edited = each.edited if each.changed else "the same: no token was changed"
-        print(f"> {each.prompt}\nunedited: {each.unedited.strip()}\nedited:   {edited.strip()}\n", flush=True)
-        said.append(asdict(each))
-    return said
-
-
-def harness(options: argparse.Namespace) -> Any:
-    """Run tasks of the lm-evaluation-harness."""
-    from sae_lens_contrastive.forget_edit import apply_forget_edit
-    from sae_lens_contrastive.harness import EditedLM, check_tasks, evaluate_tasks, side_by_side_table
-
-    for name, least in (("limit", 1), ("num_fewshot", 0), ("batch_size", 1)):
-        if (value := getattr(options, name)) is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} is {value}. Give {least} or more.")
-    manager = check_tasks(options.tasks, options.include_path)
-    if options.out is not None:
-        usable_folder(options.out, "--out")
-    sae, edit = sae_and_edit(options)
-    model = model_of(edit.model, options)
-    how = {"manager": manager, "limit": options.limit, "n_shots": options.num_fewshot}
-    found = {"unedited": evaluate_tasks(EditedLM(model, batch_size=options.batch_size), options.tasks, **how)}
-    with apply_forget_edit(model, sae, edit) as applied:
-        lm = EditedLM(model, applied, batch_size=options.batch_size)
-        found["edited"] = evaluate_tasks(lm, options.tasks, **how)
-    if options.out is not None:
-        write_json(options.out / "harness.json", found)
-    print(side_by_side_table(found))
-    return found
-
-
-def dashboard(options: argparse.Namespace) -> Any:
-    """Show features as SAEDashboard and Neuronpedia do."""
-    from sae_lens_contrastive.dashboard import (
-        check_features,
-        check_texts,
-        export_dashboards,
-        read_text,
-        texts_of_training,
-    )
-    from sae_lens_contrastive.models import check_hook
-
-    if options.features is None:
-        sae, edit = sae_and_edit(options)
-        features, named, model_name, hook_name = edit.features, "edit", edit.model, edit.hook_name
-    elif options.edit is not None:
-        raise UserError("Give --edit for the features of an edit, or --features for others.")
-    else:
-        sae = one_sae(options)
-        metadata = sae.cfg.metadata
-        features, named, model_name, hook_name = options.features, "SAE", metadata.model_name, str(metadata.hook_name)
-    check_features(sae, features)
-    texts = {"given": options.text} if options.text else texts_of_training(options.sae)
-    check_texts(texts, options.max_tokens)
-    usable_folder(options.out, "--out")
-    model = model_of(model_name, options, named)
-    check_hook(model, hook_name, sae.cfg.d_in)
-    text = read_text(model, hook_name, texts, max_tokens=options.max_tokens)
-    name = options.sae_id if options.sae is None else _sae_name(options.sae)
-    index = export_dashboards(model, sae, features, text, options.out, name=name)
-    print(index)
-    return {"index": index, "features": features}
-
-
 def push(options: argparse.Namespace) -> Any:
     """Publish SAEs."""
     from sae_lens_contrastive.hub import check_repo_id, gather, write_repository
@@ -231,7 +157,7 @@ def push(options: argparse.Namespace) -> Any:
         raise UserError("Give at least one SAE: --sae DIR.")
     if options.dry_run != (options.out is not None):
         raise UserError("Give a folder with --out for a --dry-run, and only for that.")
-    saes = {_sae_name(path): path for path in options.sae}
+    saes = {sae_name(path): path for path in options.sae}
     if len(saes) < len(options.sae):
         raise UserError("Two of the SAEs have the same name. Push them to different repositories.")
     publications = gather(saes, options.eval)
@@ -297,9 +223,3 @@ def _reported(folder: Path) -> dict[str, Any]:
 def _told(plan: Plan) -> dict[str, Any]:
     print(plan.text)
     return asdict(plan)
-
-
-def _sae_name(path: Path) -> str:
-    """Name of an SAE folder; the folder `sae` of a training run takes the name of the run."""
-    path = path.resolve()
-    return path.parent.name if path.name == "sae" else path.name

@@ -70,3 +70,9 @@ def _check_one_sae(options: argparse.Namespace) -> None:
     n_names = (options.release is not None) + (options.sae_id is not None)
     if n_names != (2 if options.sae is None else 0):
         raise UserError("Give one SAE: --sae DIR, or --release R --sae-id I.")
+
+
+def sae_name(path: Path) -> str:
+    """Name of an SAE folder; the folder `sae` of a training run takes the name of the run."""
+    path = path.resolve()
+    return path.parent.name if path.name == "sae" else path.name

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import shtab
 
-from sae_lens_contrastive.cli import commands
+from sae_lens_contrastive.cli import commands, edit_commands
 from sae_lens_contrastive.cli.edits import add_edit
 from sae_lens_contrastive.cli.key_help import RAW, fields
 from sae_lens_contrastive.cli.many_runs import add_search, add_study, add_sweep
@@ -167,7 +167,7 @@ def _add_generate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
     generate.add_argument("--prompt", metavar="TEXT", action="append", required=True, help="any number of times")
     generate.add_argument("--chat", action="store_true", help="put each prompt as a user's turn")
     generate.add_argument("--max-new-tokens", metavar="N", type=int, default=40, help="default: 40")
-    generate.set_defaults(run=commands.generate)
+    generate.set_defaults(run=edit_commands.generate)
 
 
 def _add_harness(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -184,7 +184,7 @@ def _add_harness(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     harness.add_argument("--num-fewshot", metavar="N", type=int, help="examples before each (default: the task's own)")
     harness.add_argument("--batch-size", metavar="N", type=int, default=8, help="default: 8")
     harness.add_argument("--out", type=Path, help="folder for harness.json, all metrics of both")
-    harness.set_defaults(run=commands.harness)
+    harness.set_defaults(run=edit_commands.harness)
 
 
 def _add_dashboard(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -207,7 +207,7 @@ def _add_dashboard(subparsers: argparse._SubParsersAction[argparse.ArgumentParse
         "--max-tokens", metavar="N", type=int, default=65_536, help="tokens to read (default: 65536)"
     )
     dashboard.add_argument("--out", type=Path, required=True, help="folder for index.html, the pages and neuronpedia/")
-    dashboard.set_defaults(run=commands.dashboard)
+    dashboard.set_defaults(run=edit_commands.dashboard)
 
 
 def _add_push(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

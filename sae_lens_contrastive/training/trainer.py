@@ -30,7 +30,6 @@ from sae_lens_contrastive.distributed import (
 )
 from sae_lens_contrastive.features.surgery import keep_at_zero
 from sae_lens_contrastive.files import read_json, write_bytes_atomic, write_json
-from sae_lens_contrastive.losses.curriculum import StagedScheduler
 from sae_lens_contrastive.losses.output_space import OutputSpace
 from sae_lens_contrastive.saes import BatchContext, ContrastiveObjective
 from sae_lens_contrastive.training.checkpoints import new_checkpoint
@@ -263,9 +262,7 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         if (part := self._curriculum()) is None:
             return
         for name, weighted in self.sae.loss_terms.items():
-            self.coefficient_schedulers[name] = StagedScheduler(
-                name, part.curriculum, weighted.warm_up_steps, weighted.coefficient
-            )
+            self.coefficient_schedulers[name] = part.scheduler(name, weighted)
 
     def _part_of(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
         """The tokens of the batch that the curriculum lets take part, and their domains."""
@@ -278,9 +275,8 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         return next((part for part in self.parts if isinstance(part, CurriculumPart)), None)
 
     def _scaled_output_space(self) -> OutputSpace | None:
-        if self.output_space is None:
-            return None
-        return replace(self.output_space, activation_scale=self.activation_scaler.scaling_factor or 1.0)
+        scale = self.activation_scaler.scaling_factor or 1.0
+        return self.output_space and replace(self.output_space, activation_scale=scale)
 
     def _bring_warm_start_to_scale(self) -> None:
         if self.warm_started:
@@ -297,12 +293,6 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         output.metrics.update(metrics)
         if not due:
             return
-        log = self.build_train_step_log_dict(output, self.n_training_samples)
-        record: dict[str, float] = {"step": self.n_training_steps, "n_training_samples": self.n_training_samples}
-        for name, value in log.items():
-            section, _, short = name.partition("/")
-            if section == "losses" or short in ("explained_variance", "l0") or short in metrics:
-                record[short] = float(value)
-        self.history = with_measurement(
-            self.history, record, lambda record: record["step"] // self.history_every_n_steps
-        )
+        record = {"step": self.n_training_steps, "n_training_samples": self.n_training_samples}
+        record |= shown_in_history(self.build_train_step_log_dict(output, self.n_training_samples), metrics)
+        self.history = with_measurement(self.history, record, lambda each: each["step"] // self.history_every_n_steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -134,6 +134,16 @@ def with_measurement(
     if number(record) % one_in == 0:
         records = [*records, record]
     return records if len(records) <= MOST_RECORDS else [kept for kept in records if number(kept) % one_in == 0]
+
+
+def shown_in_history(log: Mapping[str, Any], metrics: Collection[str]) -> dict[str, float]:
+    """Of what the host logs of a step: losses, explained variance, l0 and the figures of the parts, by short names."""
+    found = {}
+    for name, value in log.items():
+        section, _, short = name.partition("/")
+        if section == "losses" or short in ("explained_variance", "l0") or short in metrics:
+            found[short] = float(value)
+    return found
 
 
 class TrainingPart(ABC):

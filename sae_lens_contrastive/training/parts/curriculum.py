@@ -7,7 +7,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from sae_lens_contrastive.losses import FORGET
-from sae_lens_contrastive.losses.curriculum import Curriculum, CurriculumOptions
+from sae_lens_contrastive.losses.base import WeightedTerm
+from sae_lens_contrastive.losses.curriculum import Curriculum, CurriculumOptions, StagedScheduler
 from sae_lens_contrastive.training.parts.base import FeatureState, StepView, TrainingPart
 
 
@@ -29,6 +30,10 @@ class CurriculumPart(TrainingPart):
         n_kept = max(1, round(self.curriculum.forget_share(step) * int(is_forget.sum())))
         keep = ~is_forget | (is_forget.cumsum(0) <= n_kept)
         return (batch, domains) if bool(keep.all()) else (batch[keep.to(batch.device)], domains[keep])
+
+    def scheduler(self, name: str, weighted: WeightedTerm) -> StagedScheduler:
+        """Coefficient of a loss term over the stages."""
+        return StagedScheduler(name, self.curriculum, weighted.warm_up_steps, weighted.coefficient)
 
     @override
     def after_step(self, view: StepView) -> None:
