@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from sae_lens_contrastive.distributed import by_first
 from sae_lens_contrastive.errors import UserError
 
 SMOLLM2 = "smollm2-135m-instruct"
@@ -34,10 +35,24 @@ _SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"
 
 
 def embedded_model_folder(name: str) -> Path:
-    """Hugging Face folder of an embedded model, built once into the cache and reused from then on."""
+    """Hugging Face folder of an embedded model, built once into the cache and reused from then on.
+
+    Where ranks train together the first one builds it: transformers saves nothing on the others. Raises `UserError`
+    on a rank that does not see the first one's cache.
+    """
     folder = cache_root() / name
+    by_first(lambda: _build(name, folder))
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"The model {name!r} is not in {folder}, but in the cache of the first rank's machine. Set "
+            f"{CACHE_VARIABLE} to a folder that all machines see."
+        )
+    return folder
+
+
+def _build(name: str, folder: Path) -> None:
     if (folder / "config.json").is_file():
-        return folder
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}."))
     try:
@@ -50,7 +65,6 @@ def embedded_model_folder(name: str) -> Path:
                 raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return folder
 
 
 def embedded_model_config(name: str) -> PretrainedConfig:

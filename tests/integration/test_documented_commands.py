@@ -1,9 +1,12 @@
 """Every command that the README and the documentation show is run, page by page, on the tiny model."""
 
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,7 +38,16 @@ def lines(page):
 
 
 def commands(page):
-    return [words[1:] for words in lines(page) if Path(words[0]).name == COMMAND]
+    return [words for words in lines(page) if words[0] == "torchrun" or Path(words[0]).name == COMMAND]
+
+
+def ran(words):
+    """Exit code of a command, as it is shown; torchrun's in processes of its own."""
+    if words[0] != "torchrun":
+        return main(words[1:])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *words[1:]]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(torchrun, env=environment).returncode
 
 
 def tiny(name):
@@ -136,15 +148,15 @@ def files_shown(page, target, spec):
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
 def test_the_commands_of_a_page_run_in_its_order(page, working):
     files_shown(page, *working)
-    for arguments in commands(page):
-        if "gemma-scope-2b-pt-res-canonical" in arguments:
+    for words in commands(page):
+        if "gemma-scope-2b-pt-res-canonical" in words:
             shutil.copytree(next(Path("runs").glob("*/baseline/sae")), GEMMA_SCOPE)
         # The slow suite has a cluster; here the same is done in this process.
-        here = [word for word in arguments if word not in _ON_A_CLUSTER]
-        assert main(here) == 0, " ".join(arguments)
+        here = [word for word in words if word not in _ON_A_CLUSTER]
+        assert ran(here) == 0, " ".join(words)
 
 
 def test_there_are_commands_and_nothing_else_is_shown_as_one():
     assert sum(len(commands(page)) for page in PAGES) > 20
-    others = [words for page in PAGES for words in lines(page) if Path(words[0]).name != COMMAND]
+    others = [words for page in PAGES for words in lines(page) if words not in commands(page)]
     assert [words for words in others if not " ".join(words).startswith(_OTHERS)] == []
