@@ -17,17 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from typing_extensions import override
 
-from sae_lens_contrastive.distributed import (
-    BatchShare,
-    add_up_gradients,
-    by_first,
-    check_agreement,
-    is_first,
-    on_any_rank,
-    rows_of_all,
-    summed,
-    take_from_first,
-)
+from sae_lens_contrastive import distributed
 from sae_lens_contrastive.features.surgery import keep_at_zero
 from sae_lens_contrastive.files import read_json, write_bytes_atomic, write_json
 from sae_lens_contrastive.losses.output_space import OutputSpace
@@ -79,16 +69,16 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         if n_reserved:
             sae.cfg.metadata.n_reserved_features = n_reserved
         super().__init__(cfg, sae, data_provider, evaluator, save_checkpoint_fn)
-        take_from_first(sae.state_dict().values())
+        distributed.take_from_first(sae.state_dict().values())
         # Before the parts' own hooks, which see the gradient of all ranks.
-        add_up_gradients(sae.parameters())
+        distributed.add_up_gradients(sae.parameters())
         check_domains_given(sae.cfg, domains is not None)
         check_output_space_given(sae.cfg, output_space is not None)
         self.domains = None if domains is None else domains.to(cfg.device)
         self.output_space = output_space
         self.seed = seed
         self.warm_started = warm_started
-        self.guard = StepGuard(failure_folder if is_first() else None)
+        self.guard = StepGuard(failure_folder if distributed.is_first() else None)
         self.optimizer.register_step_pre_hook(lambda *_: self._check_step())
         self.history: list[dict[str, float]] = []
         self.history_every_n_steps = history_every_n_steps
@@ -115,7 +105,7 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         start = time.perf_counter()
         self._bring_warm_start_to_scale()
         kept, domains = self._part_of(batch)
-        share = BatchShare.of(len(kept))
+        share = distributed.BatchShare.of(len(kept))
         own = kept if share is None else kept[share.own]
         step, output_space = self.n_training_steps, self._scaled_output_space()
         self.sae.batch_context = BatchContext(
@@ -156,7 +146,7 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
     def _update_pbar(self, step_output: TrainStepOutput, pbar: Any, update_interval: int = 10) -> None:
         """The host's progress bar, often enough for a short run; stops here if a signal asked for it."""
         super()._update_pbar(step_output, pbar, update_interval)
-        if on_any_rank(self.stop_requested):
+        if distributed.on_any_rank(self.stop_requested):
             self.stopped_between_steps = True
             raise KeyboardInterrupt
 
@@ -188,11 +178,11 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
             super().save_checkpoint(checkpoint_name, base_path, wandb_aliases)
             return
         self.check_ranks_agree()
-        by_first(lambda: self._save_alone(checkpoint_name, wandb_aliases))
+        distributed.by_first(lambda: self._save_alone(checkpoint_name, wandb_aliases))
 
     def check_ranks_agree(self) -> None:
         """Raise `UserError` unless weights, counts and the state of the parts are the same on every rank."""
-        check_agreement(
+        distributed.check_agreement(
             self.sae.state_dict()
             | {"passes_since_fired": self.n_forward_passes_since_fired, "act_freq_scores": self.act_freq_scores}
             | state_of_parts(self.features, self.parts)
@@ -239,16 +229,16 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         """What the host logs of a step, of the batch of all ranks."""
         if (share := self.sae.batch_context.share) is None:
             return super().build_train_step_log_dict(output, n_training_samples)
-        rows = {name: rows_of_all(getattr(output, name), share.sizes) for name in ("sae_in", "sae_out")}
+        rows = {name: distributed.rows_of_all(getattr(output, name), share.sizes) for name in ("sae_in", "sae_out")}
         values = super().build_train_step_log_dict(
             replace(output, **rows, loss=self.sae.losses["overall_loss"]), n_training_samples
         )
         own_l0 = torch.tensor(values["metrics/l0"] * share.weight, dtype=torch.float64)
-        return values | {"metrics/l0": summed(own_l0).item()}
+        return values | {"metrics/l0": distributed.summed(own_l0).item()}
 
     def _count_firing(self, before: Tensor) -> None:
         """Add the step's counts of tokens on which each feature fired, on all ranks, to those before."""
-        fired = summed(self.act_freq_scores)
+        fired = distributed.summed(self.act_freq_scores)
         self.act_freq_scores = before + fired
         self.n_forward_passes_since_fired[fired > 0] = 0
 
