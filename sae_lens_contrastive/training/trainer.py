@@ -25,7 +25,12 @@ from sae_lens_contrastive.saes import BatchContext, ContrastiveObjective
 from sae_lens_contrastive.training.checkpoints import new_checkpoint
 from sae_lens_contrastive.training.guard import StepGuard, gradients_of
 from sae_lens_contrastive.training.parts import CurriculumPart, FeatureState, StepView, WhiteningPart, build_parts
-from sae_lens_contrastive.training.parts.base import load_state_of_parts, state_of_parts, with_measurement
+from sae_lens_contrastive.training.parts.base import (
+    load_state_of_parts,
+    shown_in_history,
+    state_of_parts,
+    with_measurement,
+)
 from sae_lens_contrastive.training.requirements import check_domains_given, check_output_space_given
 
 HISTORY_FILE = "history.json"
