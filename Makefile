@@ -64,6 +64,7 @@ SHAPE := $(BIN)/python evals/bench_gemma_shape.py
 
 bench: $(STAMP)
 	$(BIN)/python evals/bench.py --out evals/results/bench.json
+	$(BIN)/python evals/bench_data_parallel.py --out evals/results/bench_data_parallel.json
 	$(SHAPE) --reduced --device cpu --dtype float32 --out evals/results/bench_gemma_shape_cpu.json
 
 # Gemma-2-2B's real size, on a CUDA device.

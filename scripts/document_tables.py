@@ -161,6 +161,7 @@ _LINES: dict[str, Callable[[Any], list[str]]] = {
     "demo": _demo,
     "study": _study,
     "bench": scale_tables.summary,
+    "bench_data_parallel": scale_tables.data_parallel,
     "bench_side_by_side": _side_by_side,
     "bench_evaluation_memory": _evaluation_memory,
     "saebench_parity": _parity,

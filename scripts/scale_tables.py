@@ -37,6 +37,16 @@ def steps(content: dict[str, Any]) -> list[str]:
     return lines
 
 
+def data_parallel(content: dict[str, Any]) -> list[str]:
+    """A step of one process, and of two ranks that share its batch."""
+    lines = ["| loss terms | one process | two ranks | speed-up | in processor time |", "|---|---|---|---|---|"]
+    for name, row in content["rows"].items():
+        one, two = (1000 * row[f"seconds_{ranks}"] for ranks in ("one_rank", "two_ranks"))
+        speed_up, processor = row["speed_up"], row["processor_speed_up"]
+        lines.append(f"| {name} | {one:.0f} ms | {two:.0f} ms | {speed_up:.2f} x | {processor:.2f} x |")
+    return lines
+
+
 def shape(content: dict[str, Any]) -> list[str]:
     """What one run at Gemma-2-2B's shape measured."""
     generation, rates = content["generation"], content["pipeline"]["tokens_per_second"]

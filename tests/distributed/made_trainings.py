@@ -7,7 +7,16 @@ from sae_lens.config import SAETrainerConfig
 
 from sae_lens_contrastive import distributed
 from sae_lens_contrastive.data.activations import domain_labels, domain_sizes
-from sae_lens_contrastive.losses import FORGET, RETAIN, LossTerm, OutputSpace, Sequences, Sides, register_loss_term
+from sae_lens_contrastive.losses import (
+    FORGET,
+    LOSS_TERMS,
+    RETAIN,
+    LossTerm,
+    OutputSpace,
+    Sequences,
+    Sides,
+    register_loss_term,
+)
 from sae_lens_contrastive.saes import TRAINING_ARCHITECTURES
 from sae_lens_contrastive.training import ContrastiveSAETrainer
 
@@ -69,7 +78,6 @@ WHITE = {
 """What MECHANISMS cannot have beside the forget margin, terms on text of their own, and a term that knows no ranks."""
 
 
-@register_loss_term("own_term")
 @dataclass(frozen=True)
 class OwnTerm(LossTerm):
     """Cosine of the mean activations on forget and on retain tokens: no mean over tokens."""
@@ -166,7 +174,11 @@ def train(*arguments, **options):
 
 
 def train_white(*arguments):
-    return train(*arguments, output_space=made_output_space(), **WHITE)
+    register_loss_term("own_term")(OwnTerm)
+    try:
+        return train(*arguments, output_space=made_output_space(), **WHITE)
+    finally:
+        LOSS_TERMS.pop("own_term")
 
 
 def train_all(cases):
