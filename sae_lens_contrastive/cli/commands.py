@@ -178,6 +178,8 @@ def report(options: argparse.Namespace) -> Any:
     from sae_lens_contrastive.report.results import RESULTS_FILE
 
     if options.wandb_project is None:
+        if options.wandb_entity is not None:
+            raise UserError("Give --wandb-project with --wandb-entity.")
         return _reported(options.folder)
     from sae_lens_contrastive.wandb_session import check_wandb
 

@@ -13,6 +13,7 @@ from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig
 from typing_extensions import override
 
 from sae_lens_contrastive.distributed import is_first
+from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.wandb_session import is_online, open_wandb_run, record_table
 
@@ -97,6 +98,8 @@ def _open(config: LanguageModelSAERunnerConfig[Any], file: Path, group: str) -> 
     # Other ranks of a training take the same steps, into a run that keeps nothing.
     logger, online = config.logger, is_online() and is_first()
     known = read_json(file) if online and file.is_file() else {}
+    if not isinstance(known, dict):
+        raise UserError(f"{file} is not what a training wrote. Delete it to begin a new W&B run.")
     run = open_wandb_run(
         logger.wandb_project,
         entity=logger.wandb_entity,

@@ -49,3 +49,9 @@ def test_a_search_is_not_logged(tmp_path, capsys):
     write_json(tmp_path / "pareto.json", {})
     assert main(["report", str(tmp_path), "--wandb-project", "forgetting"]) == 2
     assert "A search is not logged to W&B. Evaluate SAEs of its front" in capsys.readouterr().err
+
+
+def test_an_entity_alone_is_refused(run_folder, capsys):
+    assert main(["report", str(run_folder), "--wandb-entity", "us"]) == 2
+    assert "Give --wandb-project with --wandb-entity." in capsys.readouterr().err
+    assert not (run_folder / "report.html").exists()

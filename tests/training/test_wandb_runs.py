@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from sae_lens_contrastive import ContrastiveTrainingRunner
 from sae_lens_contrastive.cli import main
-from sae_lens_contrastive.files import read_json
+from sae_lens_contrastive.errors import UserError
+from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.training import RunConfig, load_summary, resolve_runs, train_runs
 from sae_lens_contrastive.training.side_by_side import SideBySideTrainer
 from sae_lens_contrastive.training.wandb_runs import VariantLogging, wandb_runs
@@ -143,7 +144,19 @@ def test_a_refused_project_is_said_in_a_sentence(corpora, tmp_path, monkeypatch)
     monkeypatch.setattr(wandb, "init", refuse)
     (run,) = runs_of(corpora, "baseline")
     with (
-        pytest.raises(Exception, match="W&B refuses a run in project 'forgetting': permission denied"),
+        pytest.raises(UserError, match="W&B refuses a run in project 'forgetting': permission denied"),
+        wandb_runs({"baseline": run.runner_config(tmp_path)}, {"baseline": tmp_path}, "group"),
+    ):
+        pass
+
+
+def test_a_file_that_no_training_wrote_is_refused(corpora, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr(wandb, "login", lambda prompt: True)
+    write_json(tmp_path / "wandb.json", ["abc"])
+    (run,) = runs_of(corpora, "baseline")
+    with (
+        pytest.raises(UserError, match=r"wandb\.json is not what a training wrote\. Delete it"),
         wandb_runs({"baseline": run.runner_config(tmp_path)}, {"baseline": tmp_path}, "group"),
     ):
         pass
