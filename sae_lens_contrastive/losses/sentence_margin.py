@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch.nn.functional import softplus
 
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses.base import LossContext, LossTerm, register_loss_term
-from sae_lens_contrastive.losses.output_space import OutputSpace, Sequences
+from sae_lens_contrastive.losses.output_space import Sequences
 from sae_lens_contrastive.losses.soft_firing import own_thresholds
 
 _WINDOW = 32
@@ -109,19 +111,21 @@ class SentenceMargin(LossTerm):
             )
         space = ctx.needed_output_space("sentence_margin")
         (sides,) = space.turns(ctx.step, 0, self.n_sentences, self.retain_per_forget)
-        theta = self._firing_level(ctx)
         counts = _cut(sides.forget.editable, self.min_tokens, ctx.step)
         retain_texts = [sides.retain]
         if self.n_sequences:
             retain_texts.append(_windows(space.retain.turn(ctx.step, self.n_sequences)))
-        forget, *retain_sides = self._excess(ctx.sae, space, [sides.forget, *retain_texts], theta)
-        of_sentences = softplus(self.margin - _strongest(forget, counts))
-        of_tokens = softplus(self.margin - forget[counts])
+        excess = partial(self._excess, ctx.sae, space.activation_scale, self._firing_level(ctx))
+        with torch.no_grad():
+            # Of retain text only the strongest tokens have a gradient: the others cost half as much without one.
+            of_retain = torch.cat([_strongest_tokens(text, excess) for text in retain_texts])
+        of_forget = sides.forget.residual[counts]
+        forget, retain = excess(torch.cat([of_forget, of_retain])).split([len(of_forget), len(of_retain)])
+        of_sentences = softplus(self.margin - _strongest(_laid_out(forget, counts), counts))
+        of_tokens = softplus(self.margin - forget)
         forget_loss = (1 - self.token_share) * _share(of_sentences, 1 - self.trimmed_sentences, largest=False).mean()
         forget_loss = forget_loss + self.token_share * _share(of_tokens, 1 - self.trimmed_tokens, largest=False).mean()
-        strongest = [_strongest(e, text.editable) for e, text in zip(retain_sides, retain_texts, strict=True)]
-        retain = softplus(self.margin + torch.cat(strongest))
-        retain_loss = _share(retain, self.hard_share, largest=True).mean()
+        retain_loss = _share(softplus(self.margin + retain), self.hard_share, largest=True).mean()
         return self.forget_weight * forget_loss + self.retain_weight * retain_loss
 
     def _firing_level(self, ctx: LossContext) -> Float[Tensor, " n"] | Float[Tensor, ""]:
@@ -132,22 +136,21 @@ class SentenceMargin(LossTerm):
         return ctx.whole_sample(ctx.firing_level).median()
 
     def _excess(
-        self, sae: Any, space: OutputSpace, texts: list[Sequences], theta: Float[Tensor, " n"] | Float[Tensor, ""]
-    ) -> list[Float[Tensor, "batch pos"]]:
-        """e_t of every token of each text that an edit may change."""
+        self,
+        sae: Any,
+        activation_scale: float,
+        theta: Float[Tensor, " n_features"] | Float[Tensor, ""],
+        residual: Float[Tensor, "n d_model"],
+    ) -> Float[Tensor, " n"]:
+        """e_t of each token."""
         encoder = sae.W_enc[:, : self.n_features]
-        projected = [text.residual[text.editable].to(encoder) @ encoder for text in texts]
         # What the SAE takes off its input is the same for all tokens: none of them is written anew for it.
         origin = sae.process_sae_in(encoder.new_zeros(1, len(encoder)))
-        hidden_pre = space.activation_scale * torch.cat(projected) + (origin @ encoder + sae.b_enc[: self.n_features])
+        hidden_pre = activation_scale * (residual.to(encoder) @ encoder)
+        hidden_pre = hidden_pre + (origin @ encoder + sae.b_enc[: self.n_features])
         if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
             hidden_pre = hidden_pre * sae.W_dec[: self.n_features].norm(dim=-1)
-        excess = self.strictness + (hidden_pre - theta).amax(dim=-1).float() / self.temperature
-        parts = excess.split([len(part) for part in projected])
-        return [
-            part.new_zeros(text.editable.shape).masked_scatter(text.editable, part)
-            for text, part in zip(texts, parts, strict=True)
-        ]
+        return self.strictness + (hidden_pre - theta).amax(dim=-1).float() / self.temperature
 
 
 def _cut(editable: Bool[Tensor, "n pos"], min_tokens: int, step: int) -> Bool[Tensor, "n pos"]:
@@ -160,10 +163,24 @@ def _cut(editable: Bool[Tensor, "n pos"], min_tokens: int, step: int) -> Bool[Te
     return editable & (place <= kept[:, None])
 
 
+def _laid_out(excess: Float[Tensor, " m"], counts: Bool[Tensor, "n pos"]) -> Float[Tensor, "n pos"]:
+    """A value of each token that counts, at its place."""
+    return excess.new_zeros(counts.shape).masked_scatter(counts, excess)
+
+
 def _strongest(excess: Float[Tensor, "n pos"], counts: Bool[Tensor, "n pos"]) -> Float[Tensor, " m"]:
     """Highest excess among the tokens that count, of each row that has any."""
     rows = counts.any(dim=1)
     return excess.masked_fill(~counts, -torch.inf)[rows].amax(dim=1)
+
+
+def _strongest_tokens(
+    text: Sequences, excess: Callable[[Float[Tensor, "m d_model"]], Float[Tensor, " m"]]
+) -> Float[Tensor, "n_rows d_model"]:
+    """The editable token of highest excess, of each row that has any."""
+    found = _laid_out(excess(text.residual[text.editable]), text.editable).masked_fill(~text.editable, -torch.inf)
+    rows = text.editable.any(dim=1)
+    return text.residual[rows, found.argmax(dim=1)[rows]]
 
 
 def _share(losses: Float[Tensor, " n"], share: float, *, largest: bool) -> Float[Tensor, " m"]:
