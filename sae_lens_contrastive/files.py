@@ -138,8 +138,12 @@ def flush_to_disk(path: Path) -> None:
 
 def write_json(path: Path | str, value: Any) -> Path:
     """Write strict, indented JSON atomically; numbers that are not finite become null."""
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
-    return write_bytes_atomic(path, (text + "\n").encode())
+    return write_bytes_atomic(path, (strict_json(value, indent=2) + "\n").encode())
+
+
+def strict_json(value: Any, *, indent: int | None = None) -> str:
+    """JSON that any reader takes: numbers that are not finite become null, paths their text."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False, default=_path_text)
 
 
 def read_json(path: Path | str) -> Any:
@@ -194,6 +198,12 @@ def _parsed(text: str) -> Any:
         except UnicodeEncodeError:
             raise ValueError("it holds one half of a surrogate pair, which is no character") from None
     return value
+
+
+def _path_text(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} {value!r} cannot be written as JSON")
 
 
 def _finite(value: Any) -> Any:

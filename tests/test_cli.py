@@ -95,6 +95,12 @@ def test_json_is_the_only_output(tmp_path, capsys):
     assert printed.err == f"{figure}\n{page}\n"
 
 
+def test_json_has_null_for_what_is_no_number(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(commands, "report", lambda *_: {"rows": [float("nan"), float("inf"), 1.5], "page": tmp_path})
+    assert main(["report", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"rows": [None, None, 1.5], "page": str(tmp_path)}
+
+
 def test_with_json_a_mistake_leaves_the_output_empty(tmp_path, capsys):
     assert main(["report", str(tmp_path / "nowhere"), "--json"]) == 2
     printed = capsys.readouterr()

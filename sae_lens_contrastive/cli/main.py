@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from contextlib import nullcontext, redirect_stdout
 from sae_lens_contrastive.cli.parser import parser
 from sae_lens_contrastive.distributed import launched_rank, launched_ranks
 from sae_lens_contrastive.errors import LostRankError, UserError, shortened
+from sae_lens_contrastive.files import strict_json
 from sae_lens_contrastive.runs import nothing_left_if_refused
 
 
@@ -39,5 +39,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{says}: interrupted. Run the same command again to go on.", file=sys.stderr)
         return 130
     if options.json and launched_rank() == 0:
-        print(json.dumps(found, ensure_ascii=False, default=str))
+        print(strict_json(found))
     return 0

@@ -48,6 +48,19 @@ class WarningsPart(TrainingPart):
         self.retain: list[Tensor] = []
 
     @override
+    def state_dict(self) -> dict[str, Tensor]:
+        """Looks in a row at which each term drowned the others, and the tokens of the probe so far."""
+        state = {f"in_a_row_{name}": torch.tensor(count) for name, count in self.in_a_row.items()}
+        gathered = {"forget": self.forget, "retain": self.retain}
+        return state | {name: torch.cat(tokens) for name, tokens in gathered.items() if tokens}
+
+    @override
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on counting and gathering."""
+        self.in_a_row = {name: int(state[f"in_a_row_{name}"]) for name in self.in_a_row}
+        self.forget, self.retain = ([state[name]] if name in state else [] for name in ("forget", "retain"))
+
+    @override
     def after_step(self, view: StepView) -> None:
         """Look, if it is time."""
         if view.domains is not None and not self._told("probe"):
@@ -84,10 +97,11 @@ class WarningsPart(TrainingPart):
     def _gather(self, view: StepView, domains: Tensor) -> None:
         inputs = view.whole(view.output.sae_in.detach()).float().cpu()
         for domain, kept in ((FORGET, self.forget), (RETAIN, self.retain)):
-            kept.append(inputs[(domains == domain).cpu()])
+            missing = 2 * _PROBED_TOKENS - sum(map(len, kept))
+            kept.append(inputs[(domains == domain).cpu()][:missing])
         if min(sum(map(len, kept)) for kept in (self.forget, self.retain)) < 2 * _PROBED_TOKENS:
             return
-        forget, retain = (torch.cat(kept)[: 2 * _PROBED_TOKENS] for kept in (self.forget, self.retain))
+        forget, retain = (torch.cat(kept) for kept in (self.forget, self.retain))
         self.forget, self.retain = [], []
         auc = probe_auc(forget, retain)
         self.records.append({"step": view.step, "about": "probe", "auc": auc})

@@ -80,6 +80,26 @@ def test_a_resumed_run_does_not_warn_again(tmp_path, caplog):
     assert not [record for record in caplog.records if "linear probe" in record.getMessage()]
 
 
+def test_a_resumed_run_probes_and_counts_as_one_that_was_not_interrupted(tmp_path, caplog):
+    drowned = {"forget_margin": {**MARGIN["forget_margin"], "coefficient": 1e6, "margin": 1e3}}
+
+    def trainer_of(sae, stream, steps):
+        return ContrastiveSAETrainer(trainer_config(steps, dead_feature_window=1000), sae, stream, DOMAINS)
+
+    whole = trainer_of(make_sae(loss_terms=drowned), OneText(), 150)
+    whole.fit()
+    sae, stream = make_sae(loss_terms=drowned), OneText()
+    # Three looks at a term that drowns the others, and a quarter of the probe's tokens.
+    first = trainer_of(sae, stream, 35)
+    first.fit()
+    first.save_trainer_state(tmp_path)
+    resumed = trainer_of(sae, stream, 150)
+    resumed.load_trainer_state(tmp_path)
+    resumed.fit()
+    assert {"probe", "forget_margin_loss"} <= set(warnings_of(whole))
+    assert warnings_of(resumed) == warnings_of(whole)
+
+
 def test_the_probe_is_tested_on_tokens_that_it_was_not_fitted_on():
     generator = torch.Generator().manual_seed(0)
     # As many dimensions as tokens: a probe would tell anything apart that it was fitted on.
