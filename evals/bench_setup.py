@@ -46,8 +46,8 @@ class StepShape:
     architecture: str
     d_sae: int
     d_in: int = 576
-    batch: int = 2048
-    """Tokens in a step."""
+    batch: int = 4096
+    """Tokens in a step; the default is SAELens'."""
     k: int = 32
     """Active features of a TopK SAE."""
     device: str = "cpu"

@@ -28,11 +28,11 @@ def summary(content: dict[str, Any]) -> list[str]:
 
 def steps(content: dict[str, Any]) -> list[str]:
     """Every row of the tables of steps."""
-    lines = ["| what | architecture | d_sae | row | beside its base |", "|---|---|---|---|---|"]
+    lines = ["| what | architecture | d_sae | batch | row | beside its base |", "|---|---|---|---|---|---|"]
     for table in content["tables"]:
         shown = {name: f"{row['ratio']:.2f} x" for name, row in table["rows"].items()}
         shown |= {name: f"adds {100 * share:.1f} %" for name, share in table.get("parts", {}).items()}
-        what = f"| {table['title']} | {table['architecture']} | {table['d_sae']}"
+        what = f"| {table['title']} | {table['architecture']} | {table['d_sae']} | {table['batch']}"
         lines += [f"{what} | {name} | {text} |" for name, text in shown.items()]
     return lines
 
