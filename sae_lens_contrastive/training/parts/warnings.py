@@ -56,8 +56,8 @@ class WarningsPart(TrainingPart):
 
     @override
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on counting and gathering."""
-        self.in_a_row = {name: int(state[f"in_a_row_{name}"]) for name in self.in_a_row}
+        """Go on counting and gathering; from a checkpoint that holds neither, begin anew."""
+        self.in_a_row = {name: int(state.get(f"in_a_row_{name}", 0)) for name in self.in_a_row}
         self.forget, self.retain = ([state[name]] if name in state else [] for name in ("forget", "retain"))
 
     @override
