@@ -129,7 +129,7 @@ def run_study(
     earlier = {} if finished is None else _earlier(Path(finished), parts)
     # Several processes may run parts of one study.
     claim_folder(out, "study", {place: part.config() for place, part in parts.items()}, alone=False)
-    rows = {place: found for place, part in parts.items() if (found := _finished(out / place, part)) is not None}
+    rows = _finished_parts(out, parts)
     for place in earlier.keys() - rows.keys():
         rows[place] = earlier[place]
         _finish(out / place, parts[place], rows[place])
@@ -140,16 +140,14 @@ def run_study(
         # Seed by seed, so that a study that is stopped has a whole table of the seeds that are done.
         for place, part in pending.items():
             if part.seed == seed:
-                rows[place] = _rows(place, part, out, model, shared)
-                _finish(out / place, part, rows[place])
+                _finish(out / place, part, _rows(place, part, out, model, shared))
+                rows = _finished_parts(out, parts)
                 write_json(out / RESULTS_FILE, _in_order(parts, rows))
     ordered = _in_order(parts, rows)
     write_json(out / RESULTS_FILE, ordered)
     print(f"\n{len(rows)} of {len(parts)} parts\n\n{results_table(ordered)}\n")
     results = load_results(out)
-    for figure in write_figures(results, out):
-        print(figure)
-    print(write_page(results, out))
+    print(*write_figures(results, out), write_page(results, out), sep="\n")
     return ordered
 
 
@@ -236,14 +234,17 @@ def _wanted(parts: Mapping[str, _Part], only: Sequence[str]) -> set[str]:
     return {place for place, part in parts.items() if not only or place in only or part.setting in only}
 
 
-def _finished(folder: Path, part: _Part) -> list[dict[str, Any]] | None:
-    """Rows of a part that is finished; None if it is not, or if what they were made from has changed."""
-    if not (folder / ROWS_FILE).is_file():
-        return None
-    saved = read_json(folder / ROWS_FILE)
-    if not isinstance(saved, dict) or saved.keys() != {"part", "rows"}:
-        raise UserError(f"{folder / ROWS_FILE} is not what a study wrote. Delete it to run the part again.")
-    return checked_rows(saved["rows"], folder / ROWS_FILE) if saved["part"] == part.digest else None
+def _finished_parts(out: Path, parts: Mapping[str, _Part]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of each part that is finished, by whichever process, unless what they were made from has changed."""
+    rows = {}
+    for place, part in parts.items():
+        if (file := out / place / ROWS_FILE).is_file():
+            saved = read_json(file)
+            if not isinstance(saved, dict) or saved.keys() != {"part", "rows"}:
+                raise UserError(f"{file} is not what a study wrote. Delete it to run the part again.")
+            if saved["part"] == part.digest:
+                rows[place] = checked_rows(saved["rows"], file)
+    return rows
 
 
 def _finish(folder: Path, part: _Part, rows: list[dict[str, Any]]) -> None:
