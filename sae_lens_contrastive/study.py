@@ -131,23 +131,23 @@ def run_study(
     claim_folder(out, "study", {place: part.config() for place, part in parts.items()}, alone=False)
     rows = _finished_parts(out, parts)
     for place in earlier.keys() - rows.keys():
-        rows[place] = earlier[place]
-        _finish(out / place, parts[place], rows[place])
+        _finish(out / place, parts[place], earlier[place])
+    rows = earlier | rows
     pending = {place: part for place, part in parts.items() if place in wanted and place not in rows}
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype) if pending else None
     shared: dict[tuple[str, str], HookData] = {}
     for seed in study.seeds:
         # Seed by seed, so that a study that is stopped has a whole table of the seeds that are done.
         for place, part in pending.items():
-            if part.seed == seed:
+            # Other processes may finish some meanwhile.
+            if part.seed == seed and place not in rows:
                 _finish(out / place, part, _rows(place, part, out, model, shared))
                 rows = _finished_parts(out, parts)
                 write_json(out / RESULTS_FILE, _in_order(parts, rows))
     ordered = _in_order(parts, rows)
     write_json(out / RESULTS_FILE, ordered)
     print(f"\n{len(rows)} of {len(parts)} parts\n\n{results_table(ordered)}\n")
-    results = load_results(out)
-    print(*write_figures(results, out), write_page(results, out), sep="\n")
+    print(*write_figures(results := load_results(out), out), write_page(results, out), sep="\n")
     return ordered
 
 

@@ -108,6 +108,25 @@ def test_parts_that_were_run_one_by_one_elsewhere_make_the_same_results(study_fi
     assert json.loads((tmp_path / "two/results.json").read_text()) == rows
 
 
+def test_a_part_that_another_process_finishes_meanwhile_is_not_run_again(
+    study_file, model_cache, tmp_path, monkeypatch
+):
+    first = run_study(study_file, tmp_path / "one", only=["as_published"])
+    run_part, ran = study_module._rows, []
+
+    def run_beside_another(place, *arguments):
+        ran.append(place)
+        (tmp_path / "two/as_published/seed1").mkdir(parents=True)
+        shutil.copy(tmp_path / "one/as_published/seed1" / ROWS_FILE, tmp_path / "two/as_published/seed1")
+        return run_part(place, *arguments)
+
+    monkeypatch.setattr(study_module, "_rows", run_beside_another)
+    rows = run_study(study_file, tmp_path / "two", only=["as_published"])
+    assert ran == ["as_published/seed0"]
+    assert rows[1] == first[1]
+    assert json.loads((tmp_path / "two/results.json").read_text()) == rows
+
+
 def test_parts_are_taken_from_earlier_results_unless_something_has_changed(
     study_file, model_cache, tmp_path, monkeypatch
 ):
