@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from sae_lens_contrastive.config import StrictModel, load_yaml, merge, parse_config
-from sae_lens_contrastive.errors import ConfigError
+from sae_lens_contrastive.errors import ConfigError, UserError
 from sae_lens_contrastive.models import device_type
 from sae_lens_contrastive.search.spec import Dimension, Value, check_can_be_varied, parse_space, with_values
 from sae_lens_contrastive.training import RunConfig, resolve_runs
@@ -181,7 +181,7 @@ def resolve_sweep(path: Path | str, overrides: Mapping[str, Any] | None = None, 
         bases=tuple(bases),
         spec=spec,
         inputs=check_spec(spec, any_device=any_device),
-        grid=() if given.search else tuple(_grid(bases, given.grid, given.seeds)),
+        grid=() if given.search else tuple(_grid(bases, given.grid, given.seeds, f"{path}: grid")),
         search=given.search,
         space=space,
         seeds=tuple(given.seeds),
@@ -190,14 +190,20 @@ def resolve_sweep(path: Path | str, overrides: Mapping[str, Any] | None = None, 
     )
 
 
-def _grid(bases: Sequence[RunConfig], grid: Mapping[str, Sequence[Value]], seeds: Sequence[int]) -> Iterator[Trial]:
+def _grid(
+    bases: Sequence[RunConfig], grid: Mapping[str, Sequence[Value]], seeds: Sequence[int], source: str
+) -> Iterator[Trial]:
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     for number, (base, values) in enumerate(itertools.product(bases, combinations)):
         name, is_exact = _name_of(base.variant, values)
         if not is_exact:
             digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
             name = f"{name}_{digest[:8]}"
-        trial = _trial(number, base, name, values, seeds)
+        try:
+            trial = _trial(number, base, name, values, seeds)
+        except UserError as error:
+            said = ", ".join(f"{key} = {value}" for key, value in values.items())
+            raise ConfigError(f"{source}, {said or base.variant}: {error}") from None
         yield replace(trial, params={"variant": base.variant, **values}) if len(bases) > 1 else trial
 
 

@@ -1,4 +1,4 @@
-"""Ways in which SAEs, output folders, results, studies, searches and forget edits can be wrong."""
+"""Ways in which SAEs, output folders, results, studies, searches, sweeps and forget edits can be wrong."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pickle
 from typing import Any
 
 import torch
-from folder import FORGET_EDIT, HISTORY, ROW, SAE_CONFIG, SEARCH, STUDY, BadInput, sae_weights
+from folder import FORGET_EDIT, HISTORY, ROW, SAE_CONFIG, SEARCH, STUDY, SWEEP, BadInput, sae_weights
 from safetensors.torch import save
 
 EVAL = "eval spec.yaml --sae sae --out out"
@@ -15,6 +15,7 @@ STUDY_RUN = "study study.yaml --out out"
 GENERATE = "generate --sae sae --edit forget_edit.json --prompt Hello"
 DASHBOARD = "dashboard --sae sae --out out"
 SEARCH_RUN = "search search.yaml --out out"
+SWEEP_RUN = "sweep sweep.yaml --out out"
 
 
 class _Run:
@@ -22,6 +23,10 @@ class _Run:
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return print, ("unpickled",)
+
+
+def _sweep(**changes: Any) -> dict[str, Any]:
+    return {"sweep.yaml": {**SWEEP, **changes}}
 
 
 def _edit(**changes: Any) -> dict[str, Any]:
@@ -131,6 +136,16 @@ STUDIES = [
         {"search.yaml": {**SEARCH, "space": {"sae.k": {"low": 8, "high": 2, "int": True}}}},
     ),
     BadInput("search", "nothing to vary", SEARCH_RUN, {"search.yaml": {**SEARCH, "space": {}}}),
+    BadInput("sweep", "no folder", "sweep sweep.yaml"),
+    BadInput("sweep", "an unknown key to vary", SWEEP_RUN, _sweep(grid={"sae.kk": [1, 2]})),
+    BadInput("sweep", "a key without values", SWEEP_RUN, _sweep(grid={"sae.k": []})),
+    BadInput("sweep", "a value twice", SWEEP_RUN, _sweep(grid={"sae.k": [2, 2]})),
+    BadInput("sweep", "a value that no run can have", SWEEP_RUN, _sweep(grid={"sae.k": [2, 65]})),
+    BadInput("sweep", "the seed in the grid", SWEEP_RUN, _sweep(grid={"seed": [0, 1]})),
+    BadInput("sweep", "a seed twice", SWEEP_RUN, _sweep(seeds=[0, 0])),
+    BadInput("sweep", "a grid and a search", SWEEP_RUN, _sweep(search={"space": SEARCH["space"]})),
+    BadInput("sweep", "no CPU for a job", SWEEP_RUN, _sweep(resources={"num_cpus": 0})),
+    BadInput("sweep", "an evaluation that is not there", SWEEP_RUN, {"spec.yaml": None}),
 ]
 FORGET_EDITS = [
     BadInput("forget edit", "not there", "generate --sae sae --prompt Hello"),

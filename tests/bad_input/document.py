@@ -38,6 +38,7 @@ _CHECKED = {
     "dashboard": "Features against the SAE; that the texts can be read and a model is named.",
     "study": "As a configuration; names that become folders; every file that it names.",
     "search": "As a configuration; that every value of the space makes a valid run.",
+    "sweep": "As a configuration; that every job of a grid, and every value of a search, makes a valid run.",
 }
 _HEAD = (
     "# Bad input\n\nWhat a user gives, what is checked, and what is said if it is wrong. Everything here is said "

@@ -67,6 +67,7 @@ SPEC = {
 }
 STUDY = {"target": "target.yaml", "spec": "spec.yaml", "seeds": [0], "settings": {"plain": {"variants": ["v.yaml"]}}}
 SEARCH = {"target": "target.yaml", "variant": "v.yaml", "spec": "spec.yaml", "space": {"sae.k": {"choices": [2, 4]}}}
+SWEEP = {"target": "target.yaml", "variants": ["v.yaml"], "spec": "spec.yaml", "grid": {"sae.k": [2, 4]}}
 SAE_CONFIG = {**StandardSAEConfig(d_in=D_IN, d_sae=D_SAE, apply_b_dec_to_input=False).to_dict()}
 SAE_CONFIG["metadata"] = {**SAE_CONFIG["metadata"], "hook_name": "blocks.19.hook_resid_post"}
 ROW = {
@@ -123,9 +124,10 @@ def sae_weights(d_sae: int = D_SAE, dtype: torch.dtype = torch.float32) -> dict[
 
 def make_folder(folder: Path) -> None:
     """Write all inputs."""
-    documents = {"target.yaml": TARGET, "v.yaml": {}, "spec.yaml": SPEC, "study.yaml": STUDY, "search.yaml": SEARCH}
+    documents = {"target": TARGET, "v": {}, "spec": SPEC, "study": STUDY, "search": SEARCH, "sweep": SWEEP}
     for name, content in documents.items():
-        (folder / name).write_text(yaml.safe_dump(content) if content else "description: nothing is added\n")
+        text = yaml.safe_dump(content) if content else "description: nothing is added\n"
+        (folder / f"{name}.yaml").write_text(text)
     splits = [{"split": "held_out"}, {}]
     for side in ("forget", "retain"):
         names = [f"{side}{i}" for i in range(4)]
