@@ -63,7 +63,7 @@ class Rmu:
     """Learning rate of AdamW."""
     n_steps: int
     """Steps, each on other sequences."""
-    n_sequences: int = 4
+    n_sequences: int
     """Sequences of either side in a step."""
 
     def __post_init__(self) -> None:
@@ -82,7 +82,13 @@ class RmuTrainer:
         self.forget, self.retain = (self._side(contexts) for contexts in (forget, retain))
 
     def train(self, options: Rmu, seed: int) -> WeightEdit:
-        """Weights after training; the model's own are put back."""
+        """Weights after training; the model's own are put back.
+
+        Raises `UserError` if a step takes more sequences than a side has.
+        """
+        most = min(len(side.tokens) for side in (self.forget, self.retain))
+        if options.n_sequences > most:
+            raise UserError(f"n_sequences is {options.n_sequences}; the shorter side has {most} sequences.")
         named = {name: p for name, p in self.model.named_parameters() if self._learns(name)}
         before = {name: weight.detach().clone() for name, weight in named.items()}
         generator = torch.Generator().manual_seed(seed)
@@ -164,7 +170,10 @@ def main() -> None:
     if layer < N_LAYERS:
         raise UserError(f"--layer is {layer}; RMU trains {N_LAYERS} layers up to it, so it must be {N_LAYERS} or more.")
     grid = [
-        Rmu(*values) for values in itertools.product(options.steering, options.retain_weight, options.lr, options.steps)
+        Rmu(*values)
+        for values in itertools.product(
+            options.steering, options.retain_weight, options.lr, options.steps, options.sequences
+        )
     ]
     inputs = check_spec(spec)
     claim_folder(options.out, "rmu", _config(spec, runs[0], layer, grid))
@@ -228,6 +237,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--retain-weight", type=float, nargs="+", default=[50.0])
     parser.add_argument("--lr", type=float, nargs="+", default=[1e-3])
     parser.add_argument("--steps", type=int, nargs="+", default=[160])
+    parser.add_argument("--sequences", type=int, nargs="+", default=[4], help="of either side, in a step")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     return parser.parse_args()
 

@@ -64,6 +64,13 @@ def test_the_seed_decides(rmu, tiny, sides):
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
+def test_a_step_cannot_take_more_sequences_than_there_are(rmu, tiny, sides):
+    trainer = rmu.RmuTrainer(tiny, LAYER, sides["forget"], sides["retain"])
+    options = rmu.Rmu(steering=2.0, retain_weight=20.0, lr=3e-3, n_steps=1, n_sequences=99)
+    with pytest.raises(UserError, match=r"n_sequences is 99; the shorter side has \d+ sequences"):
+        trainer.train(options, seed=0)
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -71,6 +78,7 @@ def test_the_seed_decides(rmu, tiny, sides):
         (["--steering", "-1"], "steering is -1"),
         (["--retain-weight", "nan"], "retain_weight is nan"),
         (["--lr", "0"], "lr is 0"),
+        (["--sequences", "0"], "n_sequences is 0"),
         (["--seeds", "0", "0"], "would count twice"),
     ],
 )
