@@ -137,9 +137,8 @@ def run_study(
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype) if pending else None
     shared: dict[tuple[str, str], HookData] = {}
     for seed in study.seeds:
-        # Seed by seed, so that a study that is stopped has a whole table of the seeds that are done.
+        # Seed by seed: a study that is stopped has whole tables. Other processes may finish parts meanwhile.
         for place, part in pending.items():
-            # Other processes may finish some meanwhile.
             if part.seed == seed and place not in rows:
                 _finish(out / place, part, _rows(place, part, out, model, shared))
                 rows = _finished_parts(out, parts)
@@ -147,7 +146,8 @@ def run_study(
     ordered = _in_order(parts, rows)
     write_json(out / RESULTS_FILE, ordered)
     print(f"\n{len(rows)} of {len(parts)} parts\n\n{results_table(ordered)}\n")
-    print(*write_figures(results := load_results(out), out), write_page(results, out), sep="\n")
+    results = load_results(out)
+    print(*write_figures(results, out), write_page(results, out), sep="\n")
     return ordered
 
 

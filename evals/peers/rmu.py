@@ -81,14 +81,14 @@ class RmuTrainer:
         self.first = layer - N_LAYERS + 1
         self.forget, self.retain = (self._side(contexts) for contexts in (forget, retain))
 
-    def train(self, options: Rmu, seed: int) -> WeightEdit:
-        """Weights after training; the model's own are put back.
-
-        Raises `UserError` if a step takes more sequences than a side has.
-        """
+    def check(self, options: Rmu) -> None:
+        """`UserError` if a step takes more sequences than a side has."""
         most = min(len(side.tokens) for side in (self.forget, self.retain))
         if options.n_sequences > most:
             raise UserError(f"n_sequences is {options.n_sequences}; the shorter side has {most} sequences.")
+
+    def train(self, options: Rmu, seed: int) -> WeightEdit:
+        """Weights after training with options that `check` lets pass; the model's own are put back."""
         named = {name: p for name, p in self.model.named_parameters() if self._learns(name)}
         before = {name: weight.detach().clone() for name, weight in named.items()}
         generator = torch.Generator().manual_seed(seed)
@@ -199,6 +199,8 @@ def _rows(out: Path, run: RunConfig, layer: int, grid: list[Rmu], data: HookData
     if (out / RESULTS_FILE).is_file():
         return read_json(out / RESULTS_FILE)
     trainer = RmuTrainer(data.model, layer, *(_contexts(run, data.model, side) for side in ("forget", "retain")))
+    for each in grid:
+        trainer.check(each)
     seconds: list[float] = []
 
     def candidates() -> Iterator[WeightCandidate]:

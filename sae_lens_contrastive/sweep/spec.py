@@ -203,7 +203,7 @@ def _grid(
             trial = _trial(number, base, name, values, seeds)
         except UserError as error:
             said = ", ".join(f"{key} = {value}" for key, value in values.items())
-            raise ConfigError(f"{source}, {said or base.variant}: {error}") from None
+            raise ConfigError(f"{source}: {base.variant} with {said}: {error}") from None
         yield replace(trial, params={"variant": base.variant, **values}) if len(bases) > 1 else trial
 
 
