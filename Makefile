@@ -2,8 +2,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-RMU    := --spec evals/recipe_countries_smollm2.yaml --seeds 0 1 2 3 4 \
-          --steering 2 --retain-weight 50 100 200 --steps 160 320
+RMU    := --spec evals/recipe_countries_smollm2.yaml --seeds 0 1 2 3 4
 
 # The theme's maker announces another product in every build.
 export NO_MKDOCS_2_WARNING := 1

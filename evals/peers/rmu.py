@@ -7,8 +7,8 @@ with u a fixed random unit vector whose entries are all positive, as in the pape
 norm of x on forget text. Only the down projections of the last three MLPs up to the layer learn, by AdamW.
 Position 0 is left out: its norm is of another size.
 
-Every combination of the given hyperparameters is trained; the one to report is chosen on the `select` questions, as the
-settings of an SAE are, and then put the held-out ones. A second result, `rmu-ungated`, is of the combination that
+Every combination of each of the grids in a file is trained; the one to report is chosen on the `select` questions, as
+the settings of an SAE are, and then put the held-out ones. A second result, `rmu-ungated`, is of the combination that
 forgets most on `select` whatever it does to retain questions: what a method costs is compared at equal forgetting.
 """
 
@@ -16,21 +16,22 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import math
 import re
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
+from sklearn.model_selection import ParameterGrid
 from torch import Tensor
 from tqdm import tqdm
 
-from sae_lens_contrastive.config import load_yaml, parse_config
+from sae_lens_contrastive.config import StrictModel, load_yaml, parse_config
 from sae_lens_contrastive.data.sources import corpus_dataset
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, write_json
@@ -47,29 +48,54 @@ from sae_lens_contrastive.unlearning.shared import UNEDITED_FOLDER, HookData
 from sae_lens_contrastive.unlearning.weight_edits import WeightCandidate, answer_with_weights, evaluate_weights
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+GRID = ROOT / "evals/peers/rmu.yaml"
 N_LAYERS = 3
 """MLPs that learn, the layer's own the last."""
 
 
-@dataclass(frozen=True)
-class Rmu:
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Rmu(StrictModel):
     """Hyperparameters."""
 
-    steering: float
+    steering: Positive
     """c in units of the mean norm of the residual stream on forget text."""
-    retain_weight: float
+    retain_weight: Positive
     """Weight of the retain side."""
-    lr: float
+    lr: Positive
     """Learning rate of AdamW."""
-    n_steps: int
+    n_steps: Count
     """Steps, each on other sequences."""
-    n_sequences: int
+    n_sequences: Count
     """Sequences of either side in a step."""
 
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not (math.isfinite(value) and value > 0):
-                raise UserError(f"{name} is {value}; it must be a finite number above 0.")
+
+class RmuGrid(StrictModel):
+    """Values of each hyperparameter, of which every combination is trained."""
+
+    steering: list[Positive] = Field(min_length=1)
+    """c in units of the mean norm of the residual stream on forget text."""
+    retain_weight: list[Positive] = Field(min_length=1)
+    """Weights of the retain side."""
+    lr: list[Positive] = Field(min_length=1)
+    """Learning rates of AdamW."""
+    n_steps: list[Count] = Field(min_length=1)
+    """Steps, each on other sequences."""
+    n_sequences: list[Count] = Field(min_length=1)
+    """Sequences of either side in a step."""
+
+
+class RmuGrids(StrictModel):
+    """What is tried."""
+
+    grids: list[RmuGrid] = Field(min_length=1)
+    """Grids, one after another."""
+
+    def candidates(self) -> list[Rmu]:
+        """Every combination of each grid."""
+        return [Rmu(**each) for each in ParameterGrid([grid.model_dump() for grid in self.grids])]
 
 
 class RmuTrainer:
@@ -169,12 +195,7 @@ def main() -> None:
     layer = options.layer if options.layer is not None else int(runs[0].hook_name.split(".")[1])
     if layer < N_LAYERS:
         raise UserError(f"--layer is {layer}; RMU trains {N_LAYERS} layers up to it, so it must be {N_LAYERS} or more.")
-    grid = [
-        Rmu(*values)
-        for values in itertools.product(
-            options.steering, options.retain_weight, options.lr, options.steps, options.sequences
-        )
-    ]
+    grid = parse_config(RmuGrids, load_yaml(options.grid), source=str(options.grid)).candidates()
     inputs = check_spec(spec)
     claim_folder(options.out, "rmu", _config(spec, runs[0], layer, grid))
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
@@ -190,7 +211,7 @@ def _config(spec: EvalSpec, run: RunConfig, layer: int, grid: list[Rmu]) -> dict
         "spec": spec.model_dump(mode="json"),
         "corpora": run.corpora.model_dump(mode="json"),
         "layer": layer,
-        "grid": [asdict(each) for each in grid],
+        "grid": [each.model_dump() for each in grid],
     }
 
 
@@ -208,7 +229,7 @@ def _rows(out: Path, run: RunConfig, layer: int, grid: list[Rmu], data: HookData
             started = time.perf_counter()
             weights = trainer.train(each, run.seed)
             seconds.append(round(time.perf_counter() - started, 1))
-            yield WeightCandidate({"layer": layer, **asdict(each)}, weights)
+            yield WeightCandidate({"layer": layer, **each.model_dump()}, weights)
 
     tried = answer_with_weights("rmu", candidates(), data)
     rows: list[dict[str, Any]] = []
@@ -233,13 +254,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", type=Path, default=ROOT / "configs/targets/smollm2.yaml")
     parser.add_argument("--spec", type=Path, default=ROOT / "evals/world_facts_smollm2.yaml")
+    parser.add_argument("--grid", type=Path, default=GRID, help="hyperparameters to try (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--layer", type=int, help="layer that is steered; by default the target's")
-    parser.add_argument("--steering", type=float, nargs="+", default=[2.0])
-    parser.add_argument("--retain-weight", type=float, nargs="+", default=[50.0])
-    parser.add_argument("--lr", type=float, nargs="+", default=[1e-3])
-    parser.add_argument("--steps", type=int, nargs="+", default=[160])
-    parser.add_argument("--sequences", type=int, nargs="+", default=[4], help="of either side, in a step")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     return parser.parse_args()
 

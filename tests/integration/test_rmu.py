@@ -71,21 +71,40 @@ def test_a_step_cannot_take_more_sequences_than_there_are(rmu, tiny, sides):
         trainer.check(options)
 
 
+def made_grid(folder, **changed):
+    grid = {"steering": [2], "retain_weight": [50], "lr": [1e-3], "n_steps": [1], "n_sequences": [4]}
+    file = folder / "grid.yaml"
+    file.write_text(json.dumps({"grids": [{**grid, **changed}]}))
+    return file
+
+
+def test_every_combination_of_each_grid_is_a_candidate(rmu):
+    values = {"retain_weight": [50, 100], "lr": [1e-3], "n_steps": [160, 320], "n_sequences": [4]}
+    grids = [{"steering": [2], **values}, {"steering": [10], **values, "n_steps": [8]}]
+    tried = rmu.RmuGrids.model_validate({"grids": grids}).candidates()
+    assert {(each.steering, each.retain_weight, each.n_steps) for each in tried} == {
+        *((2, weight, steps) for weight in (50, 100) for steps in (160, 320)),
+        *((10, weight, 8) for weight in (50, 100)),
+    }
+    assert len(tried) == 6
+
+
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("changed", "seeds", "said"),
     [
-        (["--steps", "0"], "n_steps is 0; it must be a finite number above 0"),
-        (["--steering", "-1"], "steering is -1"),
-        (["--retain-weight", "nan"], "retain_weight is nan"),
-        (["--lr", "0"], "lr is 0"),
-        (["--sequences", "0"], "n_sequences is 0"),
-        (["--seeds", "0", "0"], "would count twice"),
+        ({"n_steps": [0]}, ["0"], r"grids.0.n_steps.0: Input should be greater than 0, got 0"),
+        ({"steering": [2, -1]}, ["0"], r"grids.0.steering.1: Input should be greater than 0, got -1"),
+        ({"retain_weight": ["nan"]}, ["0"], "retain_weight.0: Input should be a finite number"),
+        ({"lr": []}, ["0"], "grids.0.lr: List should have at least 1 item"),
+        ({"sequences": [4]}, ["0"], "sequences"),
+        ({}, ["0", "0"], "would count twice"),
     ],
 )
-def test_figures_that_make_no_training_are_refused(rmu, tmp_path, monkeypatch, given, said):
+def test_figures_that_make_no_training_are_refused(rmu, tmp_path, monkeypatch, changed, seeds, said):
     root = PEERS.parents[1]
-    files = ["--target", str(root / "configs/targets/tiny.yaml"), "--spec", str(root / "evals/world_facts_tiny.yaml")]
-    monkeypatch.setattr(sys, "argv", ["rmu", *files, "--out", str(tmp_path / "out"), *given])
+    files = ["--target", root / "configs/targets/tiny.yaml", "--spec", root / "evals/world_facts_tiny.yaml"]
+    given = [*files, "--grid", made_grid(tmp_path, **changed), "--out", tmp_path / "out", "--seeds", *seeds]
+    monkeypatch.setattr(sys, "argv", ["rmu", *map(str, given)])
     with pytest.raises(UserError, match=said):
         rmu.main()
     assert not (tmp_path / "out").exists()
@@ -93,15 +112,17 @@ def test_figures_that_make_no_training_are_refused(rmu, tmp_path, monkeypatch, g
 
 def test_seeds_that_are_done_are_kept(rmu, tmp_path, monkeypatch, capsys):
     root = PEERS.parents[1]
-    given = ["--target", root / "configs/targets/tiny.yaml", "--spec", root / "evals/world_facts_tiny.yaml"]
-    monkeypatch.setattr(sys, "argv", ["rmu", *map(str, given), "--out", str(tmp_path), "--steps", "1", "--seeds", "0"])
+    files = ["--target", root / "configs/targets/tiny.yaml", "--spec", root / "evals/world_facts_tiny.yaml"]
+    out = tmp_path / "out"
+    given = [*files, "--grid", made_grid(tmp_path), "--out", out, "--seeds", "0"]
+    monkeypatch.setattr(sys, "argv", ["rmu", *map(str, given)])
     rmu.main()
-    first = tmp_path / "seed0/results.json"
+    first = out / "seed0/results.json"
     written = first.stat().st_mtime_ns
     monkeypatch.setattr(sys, "argv", [*sys.argv, "1"])
     rmu.main()
     assert first.stat().st_mtime_ns == written
-    rows = json.loads((tmp_path / "results.json").read_text())
+    rows = json.loads((out / "results.json").read_text())
     assert [(row["variant"], row["seed"]) for row in rows] == [
         ("rmu", 0),
         ("rmu-ungated", 0),
