@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -142,12 +142,24 @@ def _problem(config_class: type[StrictModel], details: Any) -> str:
     return f"{location}: {details['msg']}, got {details['input']!r}."
 
 
-def _keys_beside(config_class: type[StrictModel], location: Iterable[int | str]) -> list[str]:
-    prefix, current = "", config_class
-    for part in list(location)[:-1]:
-        field = current.model_fields.get(str(part))
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, StrictModel)):
-            break
-        prefix, current = f"{prefix}{part}.", annotation
-    return [prefix + name for name in current.model_fields]
+def _keys_beside(config_class: type[StrictModel], location: Sequence[int | str]) -> list[str]:
+    inner: Any = config_class
+    for part in location[:-1]:
+        if _is_model(inner):
+            field = inner.model_fields.get(str(part))
+            inner = field.annotation if field else None
+        else:
+            inner = _held(inner)
+        if type(None) in get_args(inner):
+            inner = _held(inner)
+    prefix = "".join(f"{part}." for part in location[:-1])
+    return [prefix + name for name in inner.model_fields] if _is_model(inner) else list(config_class.model_fields)
+
+
+def _held(annotation: Any) -> Any:
+    """What a list, a dictionary or `| None` is of."""
+    return next((each for each in get_args(annotation) if each not in (int, str, type(None))), None)
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, StrictModel)

@@ -14,6 +14,9 @@ class Outer(StrictModel):
     name: str
     inner: Inner = Inner()
     sizes: tuple[int, ...] = ()
+    maybe: Inner | None = None
+    several: tuple[Inner, ...] = ()
+    named: dict[str, Inner] | None = None
 
 
 def test_nested_mappings_merge_and_everything_else_is_replaced():
@@ -82,8 +85,11 @@ def test_configurations_are_frozen():
     ("values", "messages"),
     [
         ({}, ["x.yaml", "The key 'name' is missing"]),
-        ({"nmae": "a", "name": "a"}, ["Unknown key 'nmae'", "Did you mean 'name'?", "Allowed: inner, name, sizes"]),
+        ({"nmae": "a", "name": "a"}, ["Unknown key 'nmae'", "Did you mean 'name'?", "Allowed: inner, maybe,"]),
         ({"name": "a", "inner": {"lrr": 1}}, ["Unknown key 'inner.lrr'", "Did you mean 'inner.lr'?"]),
+        ({"name": "a", "maybe": {"lrr": 1}}, ["Unknown key 'maybe.lrr'", "Allowed: maybe.lr."]),
+        ({"name": "a", "several": [{"lrr": 1}]}, ["Unknown key 'several.0.lrr'", "Allowed: several.0.lr."]),
+        ({"name": "a", "named": {"b": {"lrr": 1}}}, ["Unknown key 'named.b.lrr'", "Allowed: named.b.lr."]),
         ({"name": "a", "inner": {"lr": -1}}, ["inner.lr", "greater than 0", "got -1"]),
         ({"name": "a", "sizes": ["b"]}, ["sizes.0", "got 'b'"]),
         ({"name": 3, "inner": 4}, ["name: ", "got 3", "inner: ", "got 4"]),

@@ -96,7 +96,7 @@ def test_every_combination_of_each_grid_is_a_candidate(rmu):
         ({"steering": [2, -1]}, ["0"], r"grids.0.steering.1: Input should be greater than 0, got -1"),
         ({"retain_weight": ["nan"]}, ["0"], "retain_weight.0: Input should be a finite number"),
         ({"lr": []}, ["0"], "grids.0.lr: List should have at least 1 item"),
-        ({"sequences": [4]}, ["0"], "sequences"),
+        ({"sequences": [4]}, ["0"], r"Did you mean 'grids\.0\.n_sequences'"),
         ({}, ["0", "0"], "would count twice"),
     ],
 )
