@@ -124,6 +124,12 @@ STUDIES = [
     BadInput("study", "no setting", STUDY_RUN, {"study.yaml": {**STUDY, "settings": {}}}),
     BadInput("study", "a variant that is not there", STUDY_RUN, {"v.yaml": None}),
     BadInput(
+        "study",
+        "an unknown key of a setting",
+        STUDY_RUN,
+        {"study.yaml": {**STUDY, "settings": {"plain": {"variants": ["v.yaml"], "override": {}}}}},
+    ),
+    BadInput(
         "search",
         "an unknown key to vary",
         SEARCH_RUN,
