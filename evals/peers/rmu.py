@@ -35,7 +35,7 @@ from sae_lens_contrastive.config import StrictModel, load_yaml, parse_config
 from sae_lens_contrastive.data.sources import corpus_dataset
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, write_json
-from sae_lens_contrastive.models import load_model, residual_at_hook
+from sae_lens_contrastive.models import load_model
 from sae_lens_contrastive.models.residual import blocks_replaced
 from sae_lens_contrastive.report import results_table
 from sae_lens_contrastive.report.results import RESULTS_FILE
@@ -105,7 +105,7 @@ class RmuTrainer:
         self.model = model
         self.layer = layer
         self.first = layer - N_LAYERS + 1
-        self.forget, self.retain = (self._side(contexts) for contexts in (forget, retain))
+        self.forget, self.retain = self._side(forget, "forget"), self._side(retain, "retain")
 
     def check(self, options: Rmu) -> None:
         """`UserError` if a step takes more sequences than a side has."""
@@ -143,13 +143,15 @@ class RmuTrainer:
         match = re.search(r"layers\.(\d+)\..*mlp.*down_proj.*weight$", name)
         return match is not None and self.first <= int(match[1]) <= self.layer
 
-    def _side(self, contexts: Contexts) -> _Side:
+    def _side(self, contexts: Contexts, name: str) -> _Side:
         tokens = torch.tensor(contexts.tokens, device=self.model.cfg.device)
-        chunks = tokens.split(16)
-        below, residual = (
-            torch.cat([residual_at_hook(self.model, f"blocks.{layer}.hook_resid_post", chunk) for chunk in chunks])
-            for layer in (self.first - 1, self.layer)
-        )
+        hooks = [f"blocks.{layer}.hook_resid_post" for layer in (self.first - 1, self.layer)]
+        read: list[list[Tensor]] = []
+        with torch.no_grad():
+            for chunk in tqdm(tokens.split(16), desc=f"RMU, {name} text", unit="batch"):
+                _, cache = self.model.run_with_cache(chunk, names_filter=hooks, stop_at_layer=self.layer + 1)
+                read.append([cache[hook] for hook in hooks])
+        below, residual = (torch.cat(parts) for parts in zip(*read, strict=True))
         return _Side(tokens, below, residual[:, 1:])
 
     def _mean_norm(self) -> float:
