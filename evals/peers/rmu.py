@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from sklearn.model_selection import ParameterGrid
 from torch import Tensor
@@ -35,7 +35,7 @@ from sae_lens_contrastive.config import StrictModel, load_yaml, parse_config
 from sae_lens_contrastive.data.sources import corpus_dataset
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, write_json
-from sae_lens_contrastive.models import load_model
+from sae_lens_contrastive.models import load_model, residual_at_hook
 from sae_lens_contrastive.models.residual import blocks_replaced
 from sae_lens_contrastive.report import results_table
 from sae_lens_contrastive.report.results import RESULTS_FILE
@@ -53,8 +53,9 @@ N_LAYERS = 3
 """MLPs that learn, the layer's own the last."""
 
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
+Values = Annotated[list[float], Field(min_length=1)]
 
 
 class Rmu(StrictModel):
@@ -72,30 +73,17 @@ class Rmu(StrictModel):
     """Sequences of either side in a step."""
 
 
-class RmuGrid(StrictModel):
-    """Values of each hyperparameter, of which every combination is trained."""
-
-    steering: list[Positive] = Field(min_length=1)
-    """c in units of the mean norm of the residual stream on forget text."""
-    retain_weight: list[Positive] = Field(min_length=1)
-    """Weights of the retain side."""
-    lr: list[Positive] = Field(min_length=1)
-    """Learning rates of AdamW."""
-    n_steps: list[Count] = Field(min_length=1)
-    """Steps, each on other sequences."""
-    n_sequences: list[Count] = Field(min_length=1)
-    """Sequences of either side in a step."""
-
-
 class RmuGrids(StrictModel):
     """What is tried."""
 
-    grids: list[RmuGrid] = Field(min_length=1)
-    """Grids, one after another."""
+    grids: list[dict[str, Values]] = Field(min_length=1)
+    """Values of each hyperparameter, of which every combination is trained; one grid after another."""
 
-    def candidates(self) -> list[Rmu]:
-        """Every combination of each grid."""
-        return [Rmu(**each) for each in ParameterGrid([grid.model_dump() for grid in self.grids])]
+
+def read_grids(file: Path) -> list[Rmu]:
+    """Every combination of each grid in a file; `UserError` if one makes no training."""
+    grids = parse_config(RmuGrids, load_yaml(file), source=str(file)).grids
+    return [parse_config(Rmu, each, source=f"{file}, grids") for each in ParameterGrid(grids)]
 
 
 class RmuTrainer:
@@ -127,8 +115,8 @@ class RmuTrainer:
             for weight in named.values():
                 weight.requires_grad_(True)
             for forget, retain in tqdm(batches, total=options.n_steps, desc="RMU", unit="step"):
-                steered = (self._residual(forget) - target).square().mean()
-                held = (self._residual(retain) - retain.residual).square().mean()
+                steered = (self._residual(forget.tokens, forget.below) - target).square().mean()
+                held = (self._residual(retain.tokens, retain.below) - retain.residual).square().mean()
                 optimizer.zero_grad()
                 (steered + options.retain_weight * held).backward()
                 optimizer.step()
@@ -145,19 +133,20 @@ class RmuTrainer:
 
     def _side(self, contexts: Contexts, name: str) -> _Side:
         tokens = torch.tensor(contexts.tokens, device=self.model.cfg.device)
-        hooks = [f"blocks.{layer}.hook_resid_post" for layer in (self.first - 1, self.layer)]
-        read: list[list[Tensor]] = []
+        hook_name = f"blocks.{self.first - 1}.hook_resid_post"
+        read: list[tuple[Tensor, Tensor]] = []
         with torch.no_grad():
             for chunk in tqdm(tokens.split(16), desc=f"RMU, {name} text", unit="batch"):
-                _, cache = self.model.run_with_cache(chunk, names_filter=hooks, stop_at_layer=self.layer + 1)
-                read.append([cache[hook] for hook in hooks])
-        below, residual = (torch.cat(parts) for parts in zip(*read, strict=True))
-        return _Side(tokens, below, residual[:, 1:])
+                below = residual_at_hook(self.model, hook_name, chunk)
+                read.append((below, self._residual(chunk, below)))
+        return _Side(tokens, *map(torch.cat, zip(*read, strict=True)))
 
     def _mean_norm(self) -> float:
         return self.forget.residual.norm(dim=-1).mean().item()
 
-    def _residual(self, side: _Side) -> Float[Tensor, "batch pos d_model"]:
+    def _residual(
+        self, tokens: Int[Tensor, "batch pos"], below: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos_after_first d_model"]:
         hook_name = f"blocks.{self.layer}.hook_resid_post"
         seen: list[Tensor] = []
 
@@ -165,8 +154,8 @@ class RmuTrainer:
             seen.append(residual)
 
         # Not run_with_cache: that detaches what it keeps.
-        with blocks_replaced(self.model.blocks[: self.first], side.below):
-            self.model.run_with_hooks(side.tokens, fwd_hooks=[(hook_name, see)], stop_at_layer=self.layer + 1)
+        with blocks_replaced(self.model.blocks[: self.first], below):
+            self.model.run_with_hooks(tokens, fwd_hooks=[(hook_name, see)], stop_at_layer=self.layer + 1)
         return seen[0][:, 1:]
 
     def _batches(self, side: _Side, options: Rmu, generator: torch.Generator) -> Iterator[_Side]:
@@ -197,7 +186,7 @@ def main() -> None:
     layer = options.layer if options.layer is not None else int(runs[0].hook_name.split(".")[1])
     if layer < N_LAYERS:
         raise UserError(f"--layer is {layer}; RMU trains {N_LAYERS} layers up to it, so it must be {N_LAYERS} or more.")
-    grid = parse_config(RmuGrids, load_yaml(options.grid), source=str(options.grid)).candidates()
+    grid = read_grids(options.grid)
     inputs = check_spec(spec)
     claim_folder(options.out, "rmu", _config(spec, runs[0], layer, grid))
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)

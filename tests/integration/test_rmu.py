@@ -78,10 +78,12 @@ def made_grid(folder, **changed):
     return file
 
 
-def test_every_combination_of_each_grid_is_a_candidate(rmu):
+def test_every_combination_of_each_grid_is_tried(rmu, tmp_path):
     values = {"retain_weight": [50, 100], "lr": [1e-3], "n_steps": [160, 320], "n_sequences": [4]}
     grids = [{"steering": [2], **values}, {"steering": [10], **values, "n_steps": [8]}]
-    tried = rmu.RmuGrids.model_validate({"grids": grids}).candidates()
+    file = tmp_path / "grid.yaml"
+    file.write_text(json.dumps({"grids": grids}))
+    tried = rmu.read_grids(file)
     assert {(each.steering, each.retain_weight, each.n_steps) for each in tried} == {
         *((2, weight, steps) for weight in (50, 100) for steps in (160, 320)),
         *((10, weight, 8) for weight in (50, 100)),
@@ -92,11 +94,11 @@ def test_every_combination_of_each_grid_is_a_candidate(rmu):
 @pytest.mark.parametrize(
     ("changed", "seeds", "said"),
     [
-        ({"n_steps": [0]}, ["0"], r"grids.0.n_steps.0: Input should be greater than 0, got 0"),
-        ({"steering": [2, -1]}, ["0"], r"grids.0.steering.1: Input should be greater than 0, got -1"),
+        ({"n_steps": [0]}, ["0"], r"grid\.yaml, grids: n_steps: Input should be greater than 0, got 0"),
+        ({"steering": [2, -1]}, ["0"], r"steering: Input should be greater than 0, got -1"),
         ({"retain_weight": ["nan"]}, ["0"], "retain_weight.0: Input should be a finite number"),
         ({"lr": []}, ["0"], "grids.0.lr: List should have at least 1 item"),
-        ({"sequences": [4]}, ["0"], r"Did you mean 'grids\.0\.n_sequences'"),
+        ({"sequences": [4]}, ["0"], "Did you mean 'n_sequences'"),
         ({}, ["0", "0"], "would count twice"),
     ],
 )
