@@ -15,8 +15,10 @@ forgets most on `select` whatever it does to retain questions: what a method cos
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -35,6 +37,7 @@ from sae_lens_contrastive.config import StrictModel, load_yaml, parse_config
 from sae_lens_contrastive.data.sources import corpus_dataset
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, write_json
+from sae_lens_contrastive.kept_tensors import kept_tensors
 from sae_lens_contrastive.models import load_model, residual_at_hook
 from sae_lens_contrastive.models.residual import blocks_replaced
 from sae_lens_contrastive.report import results_table
@@ -49,6 +52,8 @@ from sae_lens_contrastive.unlearning.weight_edits import WeightCandidate, answer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GRID = ROOT / "evals/peers/rmu.yaml"
+CANDIDATES_FOLDER = "candidates"
+SECONDS = "train_seconds"
 N_LAYERS = 3
 """MLPs that learn, the layer's own the last."""
 
@@ -176,7 +181,7 @@ class _Side:
 
 
 def main() -> None:
-    """Train every combination with every seed, evaluate all, save the results; seeds that are done are kept."""
+    """Train every combination with every seed, evaluate all, save the results; what is done is kept."""
     options = _options()
     if len(set(options.seeds)) < len(options.seeds):
         raise UserError(f"--seeds {options.seeds}: a seed that is there twice would count twice. Give distinct seeds.")
@@ -217,9 +222,8 @@ def _rows(out: Path, run: RunConfig, layer: int, grid: list[Rmu], data: HookData
 
     def candidates() -> Iterator[WeightCandidate]:
         for each in grid:
-            started = time.perf_counter()
-            weights = trainer.train(each, run.seed)
-            seconds.append(round(time.perf_counter() - started, 1))
+            weights, took = _trained(trainer, each, run.seed, out / CANDIDATES_FOLDER)
+            seconds.append(took)
             yield WeightCandidate({"layer": layer, **each.model_dump()}, weights)
 
     tried = answer_with_weights("rmu", candidates(), data)
@@ -229,7 +233,23 @@ def _rows(out: Path, run: RunConfig, layer: int, grid: list[Rmu], data: HookData
         chosen = None if result.setting is None else seconds[result.frontier.index(result.setting)]
         rows.append({**result.model_dump(mode="json"), "train_seconds": chosen})
     write_json(out / RESULTS_FILE, rows)
+    shutil.rmtree(out / CANDIDATES_FOLDER, ignore_errors=True)
     return rows
+
+
+def _trained(trainer: RmuTrainer, options: Rmu, seed: int, folder: Path) -> tuple[WeightEdit, float]:
+    """Weights after training and the seconds it took, kept until the seed is done: one that is stopped goes on."""
+
+    def make() -> dict[str, Tensor]:
+        started = time.perf_counter()
+        weights = trainer.train(options, seed).weights
+        return {**weights, SECONDS: torch.tensor(time.perf_counter() - started)}
+
+    fingerprint = f"{seed}/{options.model_dump_json()}"
+    file = folder / f"{hashlib.sha256(fingerprint.encode()).hexdigest()[:16]}.safetensors"
+    kept = kept_tensors(file, fingerprint, make)
+    seconds = kept.pop(SECONDS).item()
+    return WeightEdit({name: weight.to(trainer.model.cfg.device) for name, weight in kept.items()}), round(seconds, 1)
 
 
 def _contexts(run: RunConfig, model: Any, side: str) -> Contexts:

@@ -12,13 +12,14 @@ from sae_lens_contrastive.models import residual_at_hook
 from sae_lens_contrastive.unlearning.corpus import packed_contexts
 
 LAYER = 5
-PEERS = Path(__file__).parents[2] / "evals/peers"
+ROOT = Path(__file__).parents[2]
+FILES = ["--target", ROOT / "configs/targets/tiny.yaml", "--spec", ROOT / "evals/world_facts_tiny.yaml"]
 
 
 @pytest.fixture(scope="module")
 def rmu():
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(PEERS))
+        patch.syspath_prepend(str(ROOT / "evals/peers"))
         import rmu
 
         yield rmu
@@ -103,9 +104,7 @@ def test_every_combination_of_each_grid_is_tried(rmu, tmp_path):
     ],
 )
 def test_figures_that_make_no_training_are_refused(rmu, tmp_path, monkeypatch, changed, seeds, said):
-    root = PEERS.parents[1]
-    files = ["--target", root / "configs/targets/tiny.yaml", "--spec", root / "evals/world_facts_tiny.yaml"]
-    given = [*files, "--grid", made_grid(tmp_path, **changed), "--out", tmp_path / "out", "--seeds", *seeds]
+    given = [*FILES, "--grid", made_grid(tmp_path, **changed), "--out", tmp_path / "out", "--seeds", *seeds]
     monkeypatch.setattr(sys, "argv", ["rmu", *map(str, given)])
     with pytest.raises(UserError, match=said):
         rmu.main()
@@ -113,10 +112,8 @@ def test_figures_that_make_no_training_are_refused(rmu, tmp_path, monkeypatch, c
 
 
 def test_seeds_that_are_done_are_kept(rmu, tmp_path, monkeypatch, capsys):
-    root = PEERS.parents[1]
-    files = ["--target", root / "configs/targets/tiny.yaml", "--spec", root / "evals/world_facts_tiny.yaml"]
     out = tmp_path / "out"
-    given = [*files, "--grid", made_grid(tmp_path), "--out", out, "--seeds", "0"]
+    given = [*FILES, "--grid", made_grid(tmp_path), "--out", out, "--seeds", "0"]
     monkeypatch.setattr(sys, "argv", ["rmu", *map(str, given)])
     rmu.main()
     first = out / "seed0/results.json"
@@ -134,3 +131,30 @@ def test_seeds_that_are_done_are_kept(rmu, tmp_path, monkeypatch, capsys):
     assert rows[:2] == json.loads(first.read_text())
     assert {row["retain_gate"] for row in rows if row["variant"] == "rmu-ungated"} == {0}
     assert "rmu" in capsys.readouterr().out
+
+
+def test_a_seed_that_is_stopped_goes_on_with_the_weights_it_has(rmu, tmp_path, monkeypatch):
+    grid = made_grid(tmp_path, retain_weight=[50, 100])
+    trained: list[float] = []
+    train = rmu.RmuTrainer.train
+
+    def run(out, stop_at=None):
+        def watched(self, options, seed):
+            trained.append(options.retain_weight)
+            if options.retain_weight == stop_at:
+                raise KeyboardInterrupt
+            return train(self, options, seed)
+
+        monkeypatch.setattr(rmu.RmuTrainer, "train", watched)
+        given = [*FILES, "--grid", grid, "--out", out]
+        monkeypatch.setattr(sys, "argv", ["rmu", *map(str, given)])
+        rmu.main()
+        rows = json.loads((out / "results.json").read_text())
+        return [{k: v for k, v in row.items() if k not in ("seconds", "train_seconds")} for row in rows]
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped", stop_at=100)
+    resumed = run(tmp_path / "stopped")
+    assert trained == [50, 100, 100]
+    assert resumed == run(tmp_path / "whole")
+    assert not list((tmp_path / "stopped").rglob("candidate*"))
