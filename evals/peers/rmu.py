@@ -277,3 +277,5 @@ if __name__ == "__main__":
         main()
     except UserError as error:
         sys.exit(f"rmu: {error}")
+    except KeyboardInterrupt:
+        sys.exit("rmu: stopped. The same command goes on with what is done.")
