@@ -15,7 +15,6 @@ forgets most on `select` whatever it does to retain questions: what a method cos
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import re
 import shutil
@@ -221,8 +220,8 @@ def _rows(out: Path, run: RunConfig, layer: int, grid: list[Rmu], data: HookData
     seconds: list[float] = []
 
     def candidates() -> Iterator[WeightCandidate]:
-        for each in grid:
-            weights, took = _trained(trainer, each, run.seed, out / CANDIDATES_FOLDER)
+        for i, each in enumerate(grid):
+            weights, took = _trained(trainer, each, run.seed, out / CANDIDATES_FOLDER / f"{i}.safetensors")
             seconds.append(took)
             yield WeightCandidate({"layer": layer, **each.model_dump()}, weights)
 
@@ -237,7 +236,7 @@ def _rows(out: Path, run: RunConfig, layer: int, grid: list[Rmu], data: HookData
     return rows
 
 
-def _trained(trainer: RmuTrainer, options: Rmu, seed: int, folder: Path) -> tuple[WeightEdit, float]:
+def _trained(trainer: RmuTrainer, options: Rmu, seed: int, file: Path) -> tuple[WeightEdit, float]:
     """Weights after training and the seconds it took, kept until the seed is done: one that is stopped goes on."""
 
     def make() -> dict[str, Tensor]:
@@ -245,9 +244,7 @@ def _trained(trainer: RmuTrainer, options: Rmu, seed: int, folder: Path) -> tupl
         weights = trainer.train(options, seed).weights
         return {**weights, SECONDS: torch.tensor(time.perf_counter() - started)}
 
-    fingerprint = f"{seed}/{options.model_dump_json()}"
-    file = folder / f"{hashlib.sha256(fingerprint.encode()).hexdigest()[:16]}.safetensors"
-    kept = kept_tensors(file, fingerprint, make)
+    kept = kept_tensors(file, f"{seed}/{options.model_dump_json()}", make)
     seconds = kept.pop(SECONDS).item()
     return WeightEdit({name: weight.to(trainer.model.cfg.device) for name, weight in kept.items()}), round(seconds, 1)
 
