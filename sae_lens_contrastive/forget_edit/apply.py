@@ -33,15 +33,23 @@ def apply_forget_edit(model: Any, sae: Any, edit: ForgetEdit, tokenizer: Any = N
     tokenizer = tokenizer or getattr(model, "tokenizer", None)
     if tokenizer is None:
         raise UserError("The edit leaves special tokens alone, so it must know them. Give the model's tokenizer.")
-    special = set() if edit.edit_special_tokens else set(tokenizer.all_special_ids)
     folded = fold_decoder_norms(copy.deepcopy(sae)) if hasattr(sae, "fold_W_dec_norm") else sae
-    return AppliedEdit(model, edit.hook_name, folded, edit.features, edit.built(), special)
+    return AppliedEdit(
+        model,
+        edit.hook_name,
+        folded,
+        edit.features,
+        edit.built(),
+        tokenizer.all_special_ids,
+        edit_special_tokens=edit.edit_special_tokens,
+    )
 
 
 class AppliedEdit:
     """An edit in place. Use it in a `with` block, or `remove` it.
 
-    The tokens in `spared` are left alone, and so is the first one of every sequence.
+    The first token of every sequence is left alone, and so are special ones unless they are to be edited too; in
+    neither case have they a say in a gate.
     """
 
     def __init__(
@@ -51,7 +59,9 @@ class AppliedEdit:
         sae: Any,
         features: Sequence[int],
         intervention: Intervention,
-        spared: Collection[int],
+        special: Collection[int],
+        *,
+        edit_special_tokens: bool,
     ) -> None:
         self.changed: Bool[Tensor, " batch"] = torch.zeros(0, dtype=torch.bool)
         """Sequences, of those that the model read last, of which a token was changed so far."""
@@ -59,7 +69,8 @@ class AppliedEdit:
         self._features = features
         self._intervention = intervention
         self._rows = decoder_rows(sae, features)
-        self._spared = torch.tensor(sorted(spared), dtype=torch.long)
+        self._special = torch.tensor(sorted(special), dtype=torch.long)
+        self._edit_special_tokens = edit_special_tokens
         self._sequences: Sequences | None = None
         self._n_asked: Int[Tensor, " batch"] | None = None
         self._arriving: Arriving | None = None
@@ -84,7 +95,7 @@ class AppliedEdit:
         arriving, sequences, self._arriving = self._arriving, self._sequences, None
         if arriving is None or sequences is None or arriving.tokens.shape != residual.shape[:2]:
             raise UserError("The edit has not seen the tokens of this forward pass. Run the model from its tokens on.")
-        editable, asked = sequences.take(arriving, self._spared)
+        editable, asked = sequences.take(arriving, self._special, edit_special=self._edit_special_tokens)
         if not bool(editable.any()):
             return residual
         place, prompt = editable.to(residual.device), editable.nonzero()[:, 0]

@@ -34,18 +34,19 @@ class Sequences:
         return Sequences(0, torch.zeros(batch, dtype=torch.bool), torch.zeros(0, n_selected), no_sequence, n_asked)
 
     def take(
-        self, arriving: Arriving, special: Int[Tensor, " n_special"]
+        self, arriving: Arriving, special: Int[Tensor, " n_special"], *, edit_special: bool
     ) -> tuple[Bool[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
         """The arriving tokens that may be edited, and those of them that have a say in a gate.
 
-        One token after others is what the model says itself; it has none.
+        One token after others is what the model says itself; it has none, and neither have special tokens.
         """
         tokens = arriving.tokens.cpu()
         attended = torch.ones_like(tokens, dtype=torch.bool) if arriving.attended is None else arriving.attended.cpu()
         first = attended & (attended.cumsum(1) == 1) & ~self.begun[:, None]
-        editable = attended & ~first & ~torch.isin(tokens, special)
+        plain = attended & ~first & ~torch.isin(tokens, special)
+        editable = attended & ~first if edit_special else plain
         self.begun |= attended.any(dim=1)
-        asked = editable & (self.n_seen == 0 or tokens.shape[1] > 1)
+        asked = plain & (self.n_seen == 0 or tokens.shape[1] > 1)
         if self.n_asked is not None:
             asked &= self.n_seen + torch.arange(tokens.shape[1]) < self.n_asked[:, None]
         self.n_seen += tokens.shape[1]

@@ -36,7 +36,9 @@ def prompts(tiny):
 
 
 def edited_model(model, sae, edit):
-    return EditedModel(model, edit.hook_name, SaeEdit(sae, tuple(edit.features), edit.built()))
+    return EditedModel(
+        model, edit.hook_name, SaeEdit(sae, tuple(edit.features), edit.built(), edit.edit_special_tokens)
+    )
 
 
 def last_logits(edited, tokens, n_asked):
@@ -104,6 +106,20 @@ def test_logits_are_those_of_the_evaluation(tiny, plain, hooked, sae, make_edit,
                 found = model(torch.tensor([tokens]))
                 found = found.logits if model is plain else found
                 assert torch.allclose(found[0, -1], logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("special_tokens", [False, True], ids=["spared", "edited"])
+def test_special_tokens_have_no_say_in_a_gate(tiny, sae, make_edit, special_tokens):
+    tokens = [tiny.tokenizer.bos_token_id, *encode_text(tiny.tokenizer, "<start_of_turn>Iron is<end_of_turn>")]
+    special = [token in tiny.tokenizer.all_special_ids for token in tokens]
+    edit = make_edit(edit_special_tokens=special_tokens)
+    with apply_forget_edit(tiny, sae, edit) as applied:
+        tiny(torch.tensor([tokens]))
+        n_counted = len(applied._sequences.acts)
+    assert sum(special) == 3
+    assert (
+        n_counted == len(tokens) - 3 == int(edited_model(tiny, sae, edit).batch([tokens], [len(tokens)]).counted.sum())
+    )
 
 
 @pytest.mark.parametrize("changes", [{}, {"intervention": "clamp", "gate_threshold": None}], ids=["gated", "clamp"])

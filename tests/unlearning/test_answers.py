@@ -9,6 +9,8 @@ from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.interventions import Clamp, Zero, edit_residual
 from sae_lens_contrastive.unlearning.answers import QuestionEvaluator
+from sae_lens_contrastive.unlearning.measures import SaeEdit
+from sae_lens_contrastive.unlearning.measures.edited_model import EditedModel
 from sae_lens_contrastive.unlearning.option_scores import option_scores
 from sae_lens_contrastive.unlearning.prompt_set import Edit
 from sae_lens_contrastive.unlearning.prompts import PromptSpec
@@ -235,6 +237,20 @@ def test_special_tokens_are_edited_only_if_wanted(runner, tiny, sae, questions):
         evaluator = make(runner, tiny, questions[10:14], spec, edit_special_tokens=wanted)
         tokens = [token for p in evaluator.prompts.prompts for token in p.tokens[1:] if wanted or token not in special]
         assert len(evaluator.prompts.acts(sae, [0])) == len(tokens) == len(evaluator.prompts.tokens.prompt)
+
+
+@pytest.mark.parametrize("special_tokens", [False, True], ids=["spared", "edited"])
+def test_a_gate_counts_the_tokens_that_it_counts_where_the_whole_model_runs(
+    runner, tiny, sae, questions, special_tokens
+):
+    spec = PromptSpec(chat=True, option_template="{option}")
+    prompts = make(runner, tiny, questions[10:14], spec, edit_special_tokens=special_tokens).prompts
+    whole = EditedModel(tiny, HOOK, SaeEdit(sae, tuple(FEATURES), Clamp(1.0), special_tokens))
+    batch = whole.batch([each.tokens for each in prompts.prompts], [each.n_asked for each in prompts.prompts])
+    n_counted = torch.zeros(len(prompts.prompts), dtype=torch.long)
+    n_counted.index_add_(0, prompts.tokens.prompt, prompts.tokens.counts.long())
+    assert n_counted.tolist() == batch.counted.sum(dim=1).tolist()
+    assert bool((n_counted < batch.editable.sum(dim=1)).all()) == special_tokens
 
 
 def test_no_question_is_no_error(runner, tiny, sae):

@@ -89,11 +89,12 @@ class EditedModel:
         self.special = set(model.tokenizer.all_special_ids)
 
     def batch(self, sequences: Sequence[Sequence[int]], n_asked: Sequence[int]) -> TokenBatch:
-        """Pad sequences; of each, the editable ones of the first `n_asked` tokens have a say in a gate."""
+        """Pad sequences; of each, those of the first `n_asked` tokens that are not special have a say in a gate."""
         tokens = pad_right(sequences, self.model)
         spared = set() if isinstance(self.edit, SaeEdit) and self.edit.special_tokens else self.special
         editable = [editable_tokens(sequence, spared) for sequence in sequences]
-        counted = [row[:n] for row, n in zip(editable, n_asked, strict=True)]
+        # Special tokens have no say in a gate, edited or not: it is fitted without them.
+        counted = [editable_tokens(row[:n], self.special) for row, n in zip(sequences, n_asked, strict=True)]
         return TokenBatch(tokens, mask_right(editable, tokens), mask_right(counted, tokens))
 
     def edited(self, residual: Float[Tensor, "batch pos d_model"], batch: TokenBatch) -> Tensor:
@@ -119,8 +120,15 @@ class EditedModel:
         with ExitStack() as stack:
             stack.enter_context(self._weights())
             if isinstance(edit := self.edit, SaeEdit):
-                spared = set() if edit.special_tokens else self.special
-                applied = AppliedEdit(self.model, self.hook_name, edit.sae, edit.features, edit.intervention, spared)
+                applied = AppliedEdit(
+                    self.model,
+                    self.hook_name,
+                    edit.sae,
+                    edit.features,
+                    edit.intervention,
+                    self.special,
+                    edit_special_tokens=edit.special_tokens,
+                )
                 stack.enter_context(applied)
             yield
 

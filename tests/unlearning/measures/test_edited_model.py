@@ -85,13 +85,14 @@ class Witness(Intervention):
 def test_a_gate_sees_each_sequence_as_a_prompt_that_ends_where_the_question_ends(tiny, sequences):
     witness = Witness()
     edited = EditedModel(tiny, HOOK, SaeEdit(random_sae(), FEATURES, witness, special_tokens=True))
-    # Position 0 is not editable, the special token is; what comes after the question has no say.
+    # Position 0 is not editable, the special token is; it and what comes after the question have no say.
     batch = edited.batch([sequences[1][:13], sequences[2]], n_asked=[11, 2])
     with torch.no_grad():
         edited.logits(batch, batch.editable)
     assert sequences[1][9] in tiny.tokenizer.all_special_ids
     assert witness.prompt.tolist() == [0] * 12 + [1] * 2
-    assert witness.counts.tolist() == [True] * 10 + [False] * 2 + [True, False]
+    counts = [True] * 8 + [False, True, False, False]
+    assert witness.counts.tolist() == [*counts, True, False]
 
 
 @pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.layers.3.mlp.up_proj.weight"])
