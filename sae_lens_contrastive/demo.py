@@ -42,7 +42,7 @@ def run_demo(out: Path | str) -> list[dict[str, Any]]:
     runs, spec = _runs_and_spec()
     config = {"runs": [run.model_dump(mode="json") for run in runs], "spec": spec.model_dump(mode="json")}
     claim_folder(out, "demo", config)
-    folders = train_runs(runs, out / "train")
+    folders = train_runs(runs, out / "train", renew=True)
     saes = {
         run.variant: SaeUnderTest(variant=run.variant, seed=run.seed, path=folder / "sae")
         for run, folder in zip(runs, folders, strict=True)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
-
-from sae_lens_contrastive.config import StrictModel, load_yaml, merge, parse_config
+from sae_lens_contrastive.config import load_yaml, merge, parse_config
 from sae_lens_contrastive.errors import ConfigError, UserError
 from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.models import load_model
@@ -20,19 +17,18 @@ from sae_lens_contrastive.report import load_results, results_table, write_figur
 from sae_lens_contrastive.report.results import RESULTS_FILE
 from sae_lens_contrastive.report.saved_rows import checked_rows
 from sae_lens_contrastive.runs import claim_folder, hold_folder
-from sae_lens_contrastive.training import RunConfig, load_summary, resolve_runs, stream_key, train_runs
+from sae_lens_contrastive.study_spec import PLAIN, StudySpec
+from sae_lens_contrastive.training import RunConfig, input_key, load_summary, resolve_runs, train_runs
 from sae_lens_contrastive.training.plan import Plan, duration_text, one_after_another, plan_runs, size_text
 from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest, check_spec, evaluate_saes
-from sae_lens_contrastive.unlearning.output import package_versions
 from sae_lens_contrastive.unlearning.shared import UNEDITED_FOLDER, HookData
+from sae_lens_contrastive.versions import package_versions
 
 ROWS_FILE = "rows.json"
 """Rows of a finished part, in its folder `<setting>/seed<k>`."""
 
 PART_KEY = "part_sha256"
 """What says in a row of `results.json` of which part it is: the SHA-256 of all that the part depends on."""
-
-_PLAIN = "plain"
 
 SUMMARY_KEYS = (
     "target",
@@ -45,62 +41,6 @@ SUMMARY_KEYS = (
     "pruned_features",
     "train_seconds",
 )
-
-
-class StudySetting(StrictModel):
-    """One way to run a list of variants."""
-
-    description: str = ""
-    """What the setting is for."""
-    variants: list[str] = Field(min_length=1)
-    """Variant files, relative to the study file."""
-    overrides: dict[str, Any] = Field(default_factory=dict)
-    """Changes to every run of the setting, as in a variant file."""
-    seeds: list[int] | None = Field(default=None, min_length=1)
-    """Those of the study's seeds that the setting has; None means all."""
-    spec: dict[str, Any] = Field(default_factory=dict)
-    """Changes to the evaluation specification, such as another forget domain."""
-    evaluations: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Further evaluations of the same SAEs: changes to the setting's specification, by a name that is added to the
-    variant's in the results, as in `baseline, gated`."""
-
-
-class StudySpec(StrictModel):
-    """What a study trains and how it is evaluated."""
-
-    target: str
-    """Target file, relative to the study file."""
-    spec: str
-    """Evaluation specification, relative to the study file."""
-    seeds: list[int] = Field(min_length=1)
-    """Seeds; every variant is trained once with each."""
-    settings: dict[str, StudySetting] = Field(min_length=1)
-    """Settings by name."""
-
-    @field_validator("seeds")
-    @classmethod
-    def _are_distinct(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) != len(seeds) or min(seeds) < 0:
-            raise ConfigError(f"{seeds} must be distinct seeds of 0 or more.")
-        return seeds
-
-    @model_validator(mode="after")
-    def _settings_have_known_seeds_and_folder_names(self) -> StudySpec:
-        for name, setting in self.settings.items():
-            for each in (name, *setting.evaluations):
-                if not re.fullmatch(r"\w[\w.-]*", each):
-                    raise ConfigError(
-                        f"settings: {each!r} cannot name a setting or an evaluation: it becomes a folder. Use letters, "
-                        "digits and '_', '.', '-'."
-                    )
-            if _PLAIN in setting.evaluations:
-                raise ConfigError(
-                    f"settings.{name}.evaluations: {_PLAIN!r} is the folder of the setting's own evaluation. Give "
-                    "the further one another name."
-                )
-            if unknown := set(setting.seeds or ()) - set(self.seeds):
-                raise ConfigError(f"settings.{name}.seeds has {sorted(unknown)}, which are not in seeds {self.seeds}.")
-        return self
 
 
 def run_study(
@@ -164,7 +104,7 @@ def plan_study(study_file: Path | str, overrides: Mapping[str, Any] | None = Non
     lines = [
         f"{place}: {', '.join(run.variant for run in parts[place].runs)}; {duration_text(plan.seconds)} of training, "
         f"{size_text(plan.peak_bytes or 0.0)} at most{'' if plan.fits else ': DOES NOT FIT'}; "
-        f"{parts[place].n_rows} evaluations"
+        f"{len(parts[place].variants)} evaluations"
         for place, plan in plans.items()
     ]
     whole = one_after_another(list(plans.values()), "")
@@ -185,9 +125,13 @@ class _Part:
     """SHA-256 of its configuration, of the texts and questions that it names and of the packages that compute it."""
 
     @property
-    def n_rows(self) -> int:
-        """Rows that it has when it is finished."""
-        return len(self.runs) * len(self.evaluations)
+    def variants(self) -> list[str]:
+        """What its rows are called, in their order, once it is finished."""
+        return [_variant(run, evaluation) for evaluation in self.evaluations for run in self.runs]
+
+    def is_whole(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether it is finished with these rows: a digest does not say what an evaluation was called."""
+        return [row["variant"] for row in rows] == self.variants
 
     def config(self) -> dict[str, Any]:
         """What its results depend on."""
@@ -217,7 +161,7 @@ def _parts(study: StudySpec, near: Path, spec: dict[str, Any], *, any_device: bo
             variants = [near / variant for variant in setting.variants]
             overrides = merge(setting.overrides, {"seed": seed})
             runs = resolve_runs(near / study.target, variants, overrides, any_device=any_device)
-            depends = [[run.model_dump(mode="json"), stream_key(run)] for run in runs], inputs, package_versions()
+            depends = [[run.model_dump(mode="json"), input_key(run)] for run in runs], inputs, package_versions()
             digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
             parts[f"{name}/seed{seed}"] = _Part(name, seed, runs, evaluations, digest)
     return parts
@@ -242,8 +186,8 @@ def _finished_parts(out: Path, parts: Mapping[str, _Part]) -> dict[str, list[dic
             saved = read_json(file)
             if not isinstance(saved, dict) or saved.keys() != {"part", "rows"}:
                 raise UserError(f"{file} is not what a study wrote. Delete it to run the part again.")
-            if saved["part"] == part.digest:
-                rows[place] = checked_rows(saved["rows"], file)
+            if saved["part"] == part.digest and part.is_whole(found := checked_rows(saved["rows"], file)):
+                rows[place] = found
     return rows
 
 
@@ -262,7 +206,7 @@ def _earlier(results: Path, parts: Mapping[str, _Part]) -> dict[str, list[dict[s
         ]
         for place, part in parts.items()
     }
-    return {place: found[place] for place, part in parts.items() if len(found[place]) == part.n_rows}
+    return {place: found[place] for place, part in parts.items() if part.is_whole(found[place])}
 
 
 def _in_order(parts: Mapping[str, _Part], rows: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -276,21 +220,24 @@ def _rows(
     hold_folder(out / place)
     # Activations do not depend on the setting.
     given = _model_for(part, model)
-    folders = train_runs(part.runs, out / place / "train", given, out / "activations")
+    folders = train_runs(part.runs, out / place / "train", given, out / "activations", renew=True)
     rows = []
     for evaluation, spec in part.evaluations.items():
-        suffix = f", {evaluation}" if evaluation else ""
         saes = {
-            run.variant: SaeUnderTest(variant=run.variant + suffix, seed=run.seed, path=folder / "sae")
+            run.variant: SaeUnderTest(variant=_variant(run, evaluation), seed=run.seed, path=folder / "sae")
             for run, folder in zip(part.runs, folders, strict=True)
         }
-        evaluated = out / place / "eval" / (evaluation or _PLAIN)
+        evaluated = out / place / "eval" / (evaluation or PLAIN)
         results = evaluate_saes(spec, saes, evaluated, model, shared, out / UNEDITED_FOLDER)
         for result, folder in zip(results, folders, strict=True):
             summary = load_summary(folder)
             row = {"study_setting": part.setting, **result.model_dump(mode="json")}
             rows.append({**row, **{key: summary[key] for key in SUMMARY_KEYS}})
     return rows
+
+
+def _variant(run: RunConfig, evaluation: str) -> str:
+    return f"{run.variant}, {evaluation}" if evaluation else run.variant
 
 
 def _model_for(part: _Part, model: Any) -> Any:

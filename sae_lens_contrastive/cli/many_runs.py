@@ -11,7 +11,7 @@ from sae_lens_contrastive.cli.key_help import RAW, fields
 
 def add_study(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Variants under several settings and seeds."""
-    from sae_lens_contrastive.study import StudySetting, StudySpec
+    from sae_lens_contrastive.study_spec import StudySetting, StudySpec
 
     study = subparsers.add_parser(
         "study",

@@ -54,7 +54,9 @@ class ModelBatches:
             self.store.get_raw_llm_batch(raise_on_epoch_end=True)
 
     def _read_round(self) -> list[Tensor]:
-        own = torch.empty((0, self.store.d_in), dtype=self.store.dtype, device=self.store.device)
+        # The host gives the model's activations as float32, whatever the store's own dtype; kept ones have that.
+        dtype = torch.float32 if self.store.cached_activation_dataset is None else self.store.dtype
+        own = torch.empty((0, self.store.d_in), dtype=dtype, device=self.store.device)
         n_batches = 0
         with suppress(StopIteration):
             for turn in range(n_ranks()):

@@ -21,7 +21,8 @@ FEATURE_AXES = {"W_enc": 1, "b_enc": 0, "W_dec": 0, "threshold": 0}
 
 _MASKED = ("W_enc", "b_enc")
 _MOMENTS = ("exp_avg", "exp_avg_sq")
-_RESCALES_EACH_TOKEN = ("constant_norm_rescale", "layer_norm")
+RESCALES_EACH_TOKEN = ("constant_norm_rescale", "layer_norm")
+"""Values of normalize_activations under which the error of a token is not in the encoder's units."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,6 @@ def prune(sae: TrainingSAE[Any], optimizer: Optimizer, features: Int[Tensor, " n
         reset_moments(optimizer, parameter, axis, features)
 
 
-def zero_gradients(sae: TrainingSAE[Any], pruned: Bool[Tensor, " d_sae"]) -> None:
-    """Take the pruned features out of all gradients that are there."""
-    for parameter, axis in feature_parameters(sae).values():
-        zero_gradient(parameter, axis, pruned)
-
-
 def keep_at_zero(sae: TrainingSAE[Any], pruned: Callable[[], Bool[Tensor, " d_sae"]]) -> None:
     """From now on, take the features that are pruned at the time out of every gradient."""
     # After accumulation and before the host clips: a masked gradient has no part in the norm.
@@ -152,13 +147,8 @@ def reinitialise(
     so that an input far out, on which all new features fire, is not overshot. A JumpReLU threshold returns to its
     initial value and the optimiser's moments become 0.
 
-    Raises `ConfigError` where the SAE rescales each token: the error is then not in the encoder's units.
+    The SAE must not rescale each token: the error would not be in the encoder's units.
     """
-    if sae.cfg.normalize_activations in _RESCALES_EACH_TOKEN:
-        raise ConfigError(
-            f"reinitialisation does not work with normalize_activations {sae.cfg.normalize_activations!r}. Use none, "
-            "expected_average_only_in or covariance_whitening."
-        )
     error = sae_in.float() - sae_out.detach().float()
     error = error - error.median(dim=0).values
     tokens = draw_tokens(error, domains, len(features), generator, options.forget_weight)

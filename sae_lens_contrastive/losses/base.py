@@ -84,7 +84,6 @@ class LossContext:
         Of a share, those of them that are in it. Its gradient is only defined beside that of the reconstruction: see
         `_spaced`.
         """
-        stride = self._stride
         first, stride = self._first, self._stride
         domains = None if self.domains is None else self.domains[first::stride]
         return TokenSample(_spaced(self.feature_acts, first, stride), self.hidden_pre[first::stride].float(), domains)

@@ -87,13 +87,17 @@ def device_type(device: str) -> str:
 def check_device(device: str) -> None:
     """Raise `UserError` for a device that is malformed or absent."""
     if not is_present(device):
-        raise UserError(f"Device {device!r} is not available on this machine. Use device: cpu.")
+        n_gpus = torch.cuda.device_count() if device_type(device) == "cuda" else 0
+        fix = f"device: cuda:N with N below {n_gpus}, or device: cpu" if n_gpus else "device: cpu"
+        raise UserError(f"Device {device!r} is not available on this machine. Use {fix}.")
 
 
 def is_present(device: str) -> bool:
-    """Whether this machine has a device of the kind; `UserError` for a malformed one."""
-    present = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    return present.get(device_type(device), lambda: True)()
+    """Whether this machine has a device; `UserError` for a malformed one."""
+    kind = device_type(device)
+    if kind == "cuda":
+        return torch.cuda.is_available() and (torch.device(device).index or 0) < torch.cuda.device_count()
+    return kind != "mps" or torch.backends.mps.is_available()
 
 
 def _check_folder(folder: Path) -> None:

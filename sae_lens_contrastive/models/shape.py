@@ -51,7 +51,10 @@ def model_shape(name: str) -> ModelShape:
     if name in EMBEDDED_MODELS:
         return shape_of(embedded_model_config(name))
     if Path(name).is_dir():
-        return shape_of(AutoConfig.from_pretrained(name))
+        try:
+            return shape_of(AutoConfig.from_pretrained(name))
+        except (OSError, ValueError) as error:
+            raise UserError(f"The shape of the model in {name} cannot be read: {first_line(error)}") from error
     official = get_official_model_name(name)
     try:
         return shape_of(AutoConfig.from_pretrained(official, local_files_only=True))

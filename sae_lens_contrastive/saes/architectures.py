@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY, register_sae_training_class
@@ -17,6 +18,7 @@ from sae_lens.saes.standard_sae import StandardSAEConfig, StandardTrainingSAE, S
 from sae_lens.saes.topk_sae import TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
 from typing_extensions import override
 
+from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.saes.batch_top_k import SharedBatchTopK
 from sae_lens_contrastive.saes.config import ContrastiveObjectiveConfig
 from sae_lens_contrastive.saes.objective import ContrastiveObjective
@@ -91,6 +93,12 @@ class ContrastiveMatryoshkaBatchTopKTrainingSAEConfig(ContrastiveObjectiveConfig
         super().__post_init__()
         if not self.matryoshka_widths:
             self.matryoshka_widths = sorted({max(1, self.d_sae // share) for share in (16, 8, 4, 2, 1)})
+        widths = [0, *self.matryoshka_widths]
+        if widths[-1] > self.d_sae or any(narrow >= wide for narrow, wide in pairwise(widths)):
+            raise ConfigError(
+                f"matryoshka_widths is {self.matryoshka_widths}; the widths must be above 0, increase, and end at most "
+                f"at d_sae ({self.d_sae})."
+            )
 
     @override
     @classmethod
@@ -110,6 +118,14 @@ class ContrastiveMatryoshkaBatchTopKTrainingSAE(SharedBatchTopK, MatryoshkaBatch
 @dataclass(kw_only=True)
 class ContrastiveJumpReLUTrainingSAEConfig(ContrastiveObjectiveConfig, JumpReLUTrainingSAEConfig):
     """SAELens' JumpReLU training configuration with the contrastive objective."""
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.jumprelu_sparsity_loss_mode == "quadratic" and not (self.target_l0 or 0) > 0:
+            raise ConfigError(
+                f"target_l0 is {self.target_l0}, but jumprelu_sparsity_loss_mode: quadratic needs a number above 0."
+            )
 
     @override
     @classmethod

@@ -7,13 +7,14 @@ from typing import Any, TypeVar
 
 from sae_lens.config import dict_field
 from sae_lens.saes.sae import TrainingSAEConfig
+from sae_lens.saes.topk_sae import TopKTrainingSAEConfig
 
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.feature_stats.importance import ImportanceOptions
 from sae_lens_contrastive.feature_stats.stability import StabilityOptions
 from sae_lens_contrastive.features.coverage import CoverageOptions
 from sae_lens_contrastive.features.grouping import GroupingOptions
-from sae_lens_contrastive.features.surgery import PruningOptions, ReinitialisationOptions
+from sae_lens_contrastive.features.surgery import RESCALES_EACH_TOKEN, PruningOptions, ReinitialisationOptions
 from sae_lens_contrastive.features.whitening import WhiteningOptions
 from sae_lens_contrastive.losses import build_loss_terms
 from sae_lens_contrastive.losses.curriculum import CurriculumOptions
@@ -90,6 +91,7 @@ class ContrastiveObjectiveConfig(TrainingSAEConfig):
                 )
             if weighted.term.needs_output_space:
                 self._check_scale_is_one_number(f"loss_terms.{name}")
+        self._check_scaling_of_tokens()
         if self.pruning is not None and self.importance is None:
             raise ConfigError("pruning goes by importance, but there is no importance section. Add importance: {}.")
         for name in ("coverage", "whitening"):
@@ -104,6 +106,11 @@ class ContrastiveObjectiveConfig(TrainingSAEConfig):
                 raise ConfigError(
                     "whitening keeps the gradients of the batch from reserved features, but forget_margin learns from "
                     "the batch. Use loss_terms.sentence_margin in its place, or drop whitening."
+                )
+            if self.coverage is not None:
+                raise ConfigError(
+                    "coverage begins reserved features anew, but whitening writes their weights after every step. Drop "
+                    "one of them."
                 )
         if (curriculum := self.section(CurriculumOptions)) is not None:
             curriculum.check_terms(list(terms))
@@ -146,6 +153,19 @@ class ContrastiveObjectiveConfig(TrainingSAEConfig):
         k = getattr(self, "k", 1)
         if not 1 <= k <= self.d_sae:
             raise ConfigError(f"k is {k}; it must be from 1 to d_sae ({self.d_sae}).")
+
+    def _check_scaling_of_tokens(self) -> None:
+        if self.normalize_activations not in RESCALES_EACH_TOKEN:
+            return
+        # SAELens says so itself, at the first dead feature.
+        refusing = "the auxiliary loss of this architecture" if isinstance(self, TopKTrainingSAEConfig) else None
+        if self.reinitialisation is not None:
+            refusing = "reinitialisation"
+        if refusing:
+            raise ConfigError(
+                f"{refusing} does not work with normalize_activations {self.normalize_activations!r}. Use none, "
+                "expected_average_only_in or covariance_whitening."
+            )
 
     def _check_scale_is_one_number(self, where: str) -> None:
         allowed = ("none", "expected_average_only_in")

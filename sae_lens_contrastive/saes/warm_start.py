@@ -102,3 +102,8 @@ def _check_fits(source: Any, cfg: ContrastiveObjectiveConfig) -> None:
             f"warm_start: the SAE has normalize_activations {source.cfg.normalize_activations!r}; only 'none' "
             "can be trained on. Fold the factor into its weights: sae.fold_activation_norm_scaling_factor(factor)."
         )
+    if cfg.normalize_activations not in ("none", "expected_average_only_in"):
+        raise UserError(
+            f"warm_start: the weights are in the units of the model's activations, the run has normalize_activations "
+            f"{cfg.normalize_activations!r}. Choose one of: none, expected_average_only_in."
+        )

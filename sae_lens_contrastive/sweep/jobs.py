@@ -20,10 +20,10 @@ from sae_lens_contrastive.files import made_once, read_json, write_json
 from sae_lens_contrastive.models import load_model
 from sae_lens_contrastive.runs import RUN_FILE, let_go_below
 from sae_lens_contrastive.study import SUMMARY_KEYS
-from sae_lens_contrastive.training import RunConfig, load_summary, stream_key, train_runs
+from sae_lens_contrastive.training import RunConfig, input_key, load_summary, train_runs
 from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest, check_spec, evaluate_saes
-from sae_lens_contrastive.unlearning.output import package_versions
 from sae_lens_contrastive.unlearning.shared import UNEDITED_FOLDER, HookData
+from sae_lens_contrastive.versions import package_versions
 
 JOBS_FOLDER = "jobs"
 JOB_FILE = "job.json"
@@ -90,7 +90,7 @@ class Failure(StrictModel):
 
 def job_digest(run: RunConfig, spec: EvalSpec, spec_digest: str) -> str:
     """Identity of a job."""
-    parts = run.model_dump(mode="json"), stream_key(run), spec.model_dump(mode="json"), spec_digest, package_versions()
+    parts = run.model_dump(mode="json"), input_key(run), spec.model_dump(mode="json"), spec_digest, package_versions()
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -147,10 +147,7 @@ class JobRunner:
             if (done := saved_result(job)) is not None:
                 return done
             write_json(job.folder / ATTEMPT_FILE, {"attempt": number, "node": self.node, "unix_seconds": time.time()})
-            if job_digest(job.run, job.spec, check_spec(job.spec).digest) != job.digest:
-                raise _OtherNodeError(
-                    f"{self.node} has other files or packages than where the sweep was started: {package_versions()}."
-                )
+            self._check_node(job)
             result = JobResult(
                 job=job.digest,
                 row=self._row(job),
@@ -162,6 +159,17 @@ class JobRunner:
             # Last: a job is done once this file is there.
             write_json(job.folder / JOB_FILE, result.model_dump(mode="json"))
             return result
+
+    def _check_node(self, job: Job) -> None:
+        """Raise `_OtherNodeError` unless the files and packages here are those of where the sweep was started."""
+        try:
+            digest = job_digest(job.run, job.spec, check_spec(job.spec).digest)
+        except UserError as error:
+            raise _OtherNodeError(f"{self.node} lacks what was there when the sweep was started: {error}") from error
+        if digest != job.digest:
+            raise _OtherNodeError(
+                f"{self.node} has other files or packages than where the sweep was started: {package_versions()}."
+            )
 
     def _row(self, job: Job) -> dict[str, Any]:
         run, spec = job.run, job.spec

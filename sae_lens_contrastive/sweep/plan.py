@@ -14,8 +14,8 @@ from sae_lens_contrastive.sweep.spec import Sweep, Trial
 from sae_lens_contrastive.training import RunConfig
 from sae_lens_contrastive.training.device_facts import device_facts
 from sae_lens_contrastive.training.estimate import StreamEstimate, estimate
+from sae_lens_contrastive.training.identity import activation_cache
 from sae_lens_contrastive.training.plan import Plan, duration_text, size_text
-from sae_lens_contrastive.training.train import activation_cache
 from sae_lens_contrastive.unlearning.plan import plan_evaluation
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import disk_that_may_be_full, read_json, replace_folder, write_json
 
 CHECKSUMS_FILE = "checksums.json"
+RUNS_FILE = "runs.json"
+"""What says in a checkpoint of which runs it is: their hashes by variant."""
 N_KEPT = 2
 """Checkpoints that are kept: the newest, and the one before it in case the newest is damaged."""
 
@@ -44,21 +46,27 @@ def new_checkpoint(folder: Path, name: str, n_kept: int | None = N_KEPT) -> Iter
 def checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints, oldest first; their names are the tokens seen."""
     found = [path for path in folder.glob("*") if path.is_dir() and path.name.isdigit()]
-    return sorted(found, key=lambda path: int(path.name))
+    return sorted(found, key=_n_tokens)
 
 
-def newest_whole(folder: Path, names: Iterable[str] = ()) -> Path | None:
-    """The newest checkpoint that is as it was written and has a folder of each name.
+def newest_whole(folders: Iterable[Path], runs: Mapping[str, str]) -> Path | None:
+    """The newest checkpoint in any of the folders that is as it was written and holds runs of these hashes.
 
     One that is damaged is named on stderr and passed over.
     """
-    for checkpoint in reversed(checkpoints(folder)):
-        if not all((checkpoint / name).is_dir() for name in names):
-            continue
+    of_runs = [checkpoint for folder in folders for checkpoint in checkpoints(folder) if _holds(checkpoint, runs)]
+    for checkpoint in sorted(of_runs, key=_n_tokens, reverse=True):
         if (wrong := damage(checkpoint)) is None:
             return checkpoint
         print(f"The checkpoint {checkpoint} is damaged: {wrong}. It is not used.", file=sys.stderr)
     return None
+
+
+def remove_newer(folder: Path, than: Path | None) -> None:
+    """Remove checkpoints of which none is used: those that have seen more tokens than `than`; all if that is None."""
+    for checkpoint in checkpoints(folder):
+        if than is None or _n_tokens(checkpoint) > _n_tokens(than):
+            shutil.rmtree(checkpoint)
 
 
 def seal(folder: Path) -> None:
@@ -83,9 +91,18 @@ def damage(folder: Path) -> str | None:
     return None
 
 
+def _holds(checkpoint: Path, runs: Mapping[str, str]) -> bool:
+    try:
+        held = read_json(checkpoint / RUNS_FILE)
+    except UserError:
+        return False
+    return isinstance(held, dict) and runs.items() <= held.items()
+
+
+def _n_tokens(checkpoint: Path) -> int:
+    return int(checkpoint.name)
+
+
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

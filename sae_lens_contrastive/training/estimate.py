@@ -32,8 +32,8 @@ from sae_lens_contrastive.training.costs import (
     sae_flops_per_token,
 )
 from sae_lens_contrastive.training.device_facts import DeviceFacts
+from sae_lens_contrastive.training.identity import stream_key
 from sae_lens_contrastive.training.run_config import RunConfig
-from sae_lens_contrastive.training.train import stream_key
 
 TERMS_SHARE, TRACKERS_SHARE = 0.15, 0.05
 """What loss terms (without those in output space), and trackers and surgeries, may add to a step's time at most."""

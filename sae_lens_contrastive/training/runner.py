@@ -22,9 +22,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from typing_extensions import override
 
+from sae_lens_contrastive.data.batching import check_fits_context
 from sae_lens_contrastive.data.streams import ResumableStream
 from sae_lens_contrastive.distributed import by_first, is_first, n_ranks
-from sae_lens_contrastive.errors import ConfigError, UserError
+from sae_lens_contrastive.errors import ConfigError, UserError, first_line
 from sae_lens_contrastive.files import disk_that_may_be_full, replace_folder, write_bytes_atomic
 from sae_lens_contrastive.losses.output_space import OutputSpace
 from sae_lens_contrastive.models import HookedBridge, check_device, check_hook, check_model_name, load_model
@@ -83,6 +84,7 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
             # A bridge has the model's own weights: there is no processing for a later reader to repeat.
             cfg.model_class_name, cfg.model_from_pretrained_kwargs = BRIDGE_CLASS_NAME, {}
         check_hook(override_model, cfg.hook_name, cfg.sae.d_in)
+        check_fits_context(cfg.context_size, override_model, "A sequence", "Lower training.context_size.")
         self.warm_start = warm_start
         torch.manual_seed(cfg.seed)
         with _no_override_warnings():
@@ -191,7 +193,7 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
                 self.sae.load_weights_from_checkpoint(checkpoint)
                 load_stream(self.stream, checkpoint)
         except Exception as error:  # whole, but of another run: every library has its own error for that
-            wrong = f"it is not of this run ({str(error).strip().splitlines()[0]})"
+            wrong = f"it is not of this run ({first_line(error)})"
         if wrong is not None:
             raise UserError(
                 f"The training cannot go on from {checkpoint}: {wrong}. Give another checkpoint as "
@@ -217,10 +219,9 @@ def _load_dataset(cfg: LanguageModelSAERunnerConfig[Any]) -> HfDataset:
     try:
         return load_dataset(cfg.dataset_path, split="train", streaming=cfg.streaming)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"The dataset {cfg.dataset_path!r} could not be loaded: {reason}. Check the name and the network, or pass "
-            "texts of your own as override_dataset."
+            f"The dataset {cfg.dataset_path!r} could not be loaded: {first_line(error)} Check the name and the "
+            "network, or pass texts of your own as override_dataset."
         ) from error
 
 
@@ -262,4 +263,10 @@ def check_runner_config(cfg: LanguageModelSAERunnerConfig[Any], has_domains: boo
         raise ConfigError(
             f"training_tokens is {cfg.training_tokens}, less than one batch of {cfg.train_batch_size_tokens} tokens. "
             "Raise it or lower train_batch_size_tokens."
+        )
+    n_steps = cfg.training_tokens // cfg.train_batch_size_tokens
+    if cfg.lr_scheduler_name != "constant" and cfg.lr_warm_up_steps + cfg.lr_decay_steps >= n_steps:
+        raise ConfigError(
+            f"lr_warm_up_steps {cfg.lr_warm_up_steps} and lr_decay_steps {cfg.lr_decay_steps} leave nothing of the "
+            f"{n_steps} steps to lr_scheduler_name: {cfg.lr_scheduler_name}. Lower them, or use constant."
         )

@@ -15,7 +15,8 @@ from typing_extensions import override
 
 from sae_lens_contrastive.data.streams import HookStream, ResumableStream
 from sae_lens_contrastive.distributed import by_first, on_any_rank
-from sae_lens_contrastive.training.checkpoints import new_checkpoint, newest_whole
+from sae_lens_contrastive.files import write_json
+from sae_lens_contrastive.training.checkpoints import RUNS_FILE, new_checkpoint, newest_whole, remove_newer
 from sae_lens_contrastive.training.interruption import stopped_by_signals
 from sae_lens_contrastive.training.runner import ContrastiveTrainingRunner, load_stream, save_stream
 from sae_lens_contrastive.training.trainer import ContrastiveSAETrainer
@@ -27,8 +28,8 @@ class SideBySideTrainer(MultiSAETrainer):
 
     In an initialised process group the ranks train each SAE together; the first one writes and draws the bar.
 
-    A checkpoint holds every trainer and the position of the stream; it appears whole under `folder`, which keeps the
-    newest two.
+    A checkpoint holds every trainer and the position of the stream, and says by their hashes in `runs` of which runs;
+    it appears whole under `folder`, which keeps the newest two.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class SideBySideTrainer(MultiSAETrainer):
         hook_name: str,
         stream: ResumableStream[Tensor],
         folder: Path,
+        runs: Mapping[str, str],
     ) -> None:
         first = next(iter(trainers.values())).cfg
         # With no SAEs the host makes no trainers of its own.
@@ -46,6 +48,7 @@ class SideBySideTrainer(MultiSAETrainer):
         self.trainers: dict[str, Any] = dict(trainers)
         self.stream = stream
         self.folder = folder
+        self.runs = dict(runs)
         self.stop_requested = False
 
     @override
@@ -63,16 +66,26 @@ class SideBySideTrainer(MultiSAETrainer):
             for name, trainer in self.trainers.items():
                 trainer.save_checkpoint(checkpoint_name=name, base_path=partial, wandb_aliases=wandb_aliases)
             save_stream(self.stream, partial)
+            write_json(partial / RUNS_FILE, self.runs)
 
     def resume(self) -> bool:
-        """Continue from the newest whole checkpoint that holds every variant; say whether there was one."""
-        checkpoint = by_first(lambda: newest_whole(self.folder, self.trainers))
+        """Continue from the newest whole checkpoint of these runs, in `folder` or beside it; say whether there was one.
+
+        Beside it are the checkpoints of runs that were trained together with others.
+        """
+        checkpoint = by_first(self._newest_checkpoint)
         if checkpoint is None:
             return False
         self.load_checkpoint(checkpoint)
         load_stream(self.stream, checkpoint)
         self.checkpoint_thresholds = [n for n in self.checkpoint_thresholds if n > self.n_training_samples]
         return True
+
+    def _newest_checkpoint(self) -> Path | None:
+        found = newest_whole(self.folder.parent.glob("*"), self.runs)
+        # Damaged ones would be taken for the newest that are to be kept.
+        remove_newer(self.folder, found)
+        return found
 
     @override
     def _log_train_step(self, step_outputs: dict[str, TrainStepOutput]) -> None:
@@ -120,13 +133,14 @@ class SideBySideTrainer(MultiSAETrainer):
 
 
 def train_side_by_side(
-    runners: Mapping[str, ContrastiveTrainingRunner], checkpoint_folder: Path
+    runners: Mapping[str, ContrastiveTrainingRunner], checkpoint_folder: Path, runs: Mapping[str, str]
 ) -> dict[str, ContrastiveSAETrainer]:
     """Train the SAEs of several runners over the stream of the first; return their trainers.
 
     The runners must agree in everything that shapes the stream. Each ends as if it had been trained alone: the stream
     does not depend on who reads it, and nothing of a trainer is shared. A run that was killed goes on from its last
     checkpoint, or from the one before if that is damaged; they stay until the caller has saved what came of them.
+    `runs` has the hash of each run, by which its checkpoints are known from those of another configuration.
     Raises `KeyboardInterrupt`, after a checkpoint, on SIGINT and SIGTERM.
     """
     first = next(iter(runners.values()))
@@ -137,7 +151,7 @@ def train_side_by_side(
         name: runner.make_trainer(iter(()), domains, output_space if runner.needs_output_space else None)
         for name, runner in runners.items()
     }
-    together = SideBySideTrainer(trainers, first.cfg.hook_name, stream, checkpoint_folder)
+    together = SideBySideTrainer(trainers, first.cfg.hook_name, stream, checkpoint_folder, runs)
     together.resume()
     try:
         with stopped_by_signals(together):

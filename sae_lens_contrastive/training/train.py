@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 import time
@@ -15,26 +14,34 @@ from typing import Any
 import yaml
 from sae_lens.config import HfDataset
 
-from sae_lens_contrastive.data.sources import corpus_dataset, corpus_digest
+from sae_lens_contrastive.data.sources import corpus_dataset
 from sae_lens_contrastive.distributed import by_first, is_first
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, write_bytes_atomic, write_json
 from sae_lens_contrastive.models import check_hook, load_model
 from sae_lens_contrastive.runs import claim_folder
+from sae_lens_contrastive.training.identity import activation_cache, input_key, run_key, stream_key
 from sae_lens_contrastive.training.run_config import RunConfig
 from sae_lens_contrastive.training.runner import ContrastiveTrainingRunner
 from sae_lens_contrastive.training.side_by_side import train_side_by_side
 from sae_lens_contrastive.training.streams import ActivationCacheOptions, DomainData, SentenceSources
 from sae_lens_contrastive.training.trainer import HISTORY_FILE, TRACKERS_FILE, ContrastiveSAETrainer
 from sae_lens_contrastive.training.wandb_runs import log_results, wandb_runs
+from sae_lens_contrastive.versions import package_versions
 
 SUMMARY_FILE = "summary.json"
 CONFIG_FILE = "config.yaml"
 CHECKPOINTS_FOLDER = "checkpoints"
+_MADE_FROM = "made_from"
 
 
 def train_runs(
-    runs: Sequence[RunConfig], out: Path | str, model: Any = None, activations: Path | None = None
+    runs: Sequence[RunConfig],
+    out: Path | str,
+    model: Any = None,
+    activations: Path | None = None,
+    *,
+    renew: bool = False,
 ) -> list[Path]:
     """Train every run into its own folder under `out` and return these folders.
 
@@ -42,18 +49,20 @@ def train_runs(
     runs once for all of them, and each ends as if trained alone. A folder holds the resolved `config.yaml`, the SAE in
     a stock SAELens format (`sae/`), the loss `history.json`, `trackers.json` and `summary.json`, which is written last:
     a run that has it is finished and not trained again. A run that was killed goes on from its last checkpoint.
-    `activations` is where collected activations are kept, if not under `out`.
+    `activations` is where collected activations are kept, if not under `out`. With `renew` a finished run is trained
+    again if what it read or the packages have changed since; without it other packages are let be.
 
     In an initialised process group the ranks train every run together (see `ContrastiveTrainingRunner`), into a folder
     that all of them see.
 
-    Raises `UserError` if a folder holds another run, and for everything `RunConfig.check` finds.
+    Raises `UserError` if a folder holds another run, or one of other texts without `renew`, and for everything
+    `RunConfig.check` finds.
     """
     out = Path(out)
     for run in runs:
         run.check()
     folders = {run.variant: out / run.variant for run in runs}
-    unfinished = by_first(lambda: _claimed_and_unfinished(runs, folders))
+    unfinished = by_first(lambda: _claimed_and_unfinished(runs, folders, renew=renew))
     together: dict[str, list[RunConfig]] = {}
     for run in runs:
         if run.variant in unfinished:
@@ -67,7 +76,7 @@ def train_runs(
             model = load_model(group[0].model, dtype=group[0].dtype, device=group[0].device)
         loaded = wanted
         cache = activation_cache(group[0], activations or out / "activations")
-        _train_together(group, folders, texts[key], out / CHECKPOINTS_FOLDER / key, cache, model)
+        _train_together(group, folders, texts[key], out / CHECKPOINTS_FOLDER, cache, model)
     by_first(lambda: _remove_spent_checkpoints(out))
     return list(folders.values())
 
@@ -80,63 +89,38 @@ def load_summary(folder: Path | str) -> dict[str, Any]:
     return read_json(path)
 
 
-def stream_key(run: RunConfig) -> str:
-    """Hash of everything that shapes the activation stream of a run; runs that share it can be trained together."""
-    training = run.training
-    parts = {
-        "model": [run.model, run.dtype, run.device, run.hook_name, run.seed],
-        "corpora": [
-            _corpora_digest(run),
-            run.corpora.forget_share,
-            run.corpora.retain_share,
-            run.corpora.output_space_sequences,
-            run.corpora.output_space_sentences,
-        ],
-        "scaled": run.sae_config().normalize_activations != "none",
-        "training": training.model_dump(include=STREAM_OPTIONS),
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def activation_cache(run: RunConfig, folder: Path) -> ActivationCacheOptions | None:
-    """Where below `folder` a run keeps the activations that it trains on; None if it streams them from the model.
-
-    Runs with the same fingerprint train on the same activations.
-    """
-    if run.training.cache_tokens == 0:
-        return None
-    parts = (run.model, run.dtype, run.hook_name, run.training.context_size, run.training.cache_tokens, run.seed)
-    fingerprint = hashlib.sha256(repr((_corpora_digest(run), *parts)).encode()).hexdigest()
-    return ActivationCacheOptions(folder / fingerprint[:16], run.training.cache_tokens, fingerprint)
-
-
-STREAM_OPTIONS = {
-    "training_tokens",
-    "train_batch_size_tokens",
-    "context_size",
-    "store_batch_size_prompts",
-    "n_batches_in_buffer",
-    "cache_tokens",
-    "n_batches_for_norm_estimate",
-    "n_checkpoints",
-    "prefetch_llm_batches",
-    "autocast_lm",
-    "log_to_wandb",
-    "wandb_project",
-}
-
-
 def layer_of(hook_name: str) -> int | None:
     """Layer in the name of a hook; None for one outside the blocks."""
     match = re.match(r"blocks\.(\d+)\.", hook_name)
     return int(match[1]) if match else None
 
 
-def _claimed_and_unfinished(runs: Sequence[RunConfig], folders: dict[str, Path]) -> list[str]:
+def _claimed_and_unfinished(runs: Sequence[RunConfig], folders: dict[str, Path], *, renew: bool) -> list[str]:
     """Claim the folder of every run; the variants that are still to be trained."""
     for run in runs:
         claim_folder(folders[run.variant], "train", run.model_dump(mode="json"))
-    return [run.variant for run in runs if not (folders[run.variant] / SUMMARY_FILE).is_file()]
+    return [run.variant for run in runs if not _is_finished(run, folders[run.variant], renew=renew)]
+
+
+def _is_finished(run: RunConfig, folder: Path, *, renew: bool) -> bool:
+    """Whether a folder holds what a run comes to; with `renew`, what changed makes it unfinished."""
+    if not (folder / SUMMARY_FILE).is_file():
+        return False
+    now, then = _made_from(run), load_summary(folder).get(_MADE_FROM)
+    if renew:
+        if then != now:
+            (folder / SUMMARY_FILE).unlink()
+        return then == now
+    if isinstance(then, dict) and then.get("input") != now["input"]:
+        raise UserError(
+            f"{folder} holds a run that was trained on other texts, or with another model or SAE in the folders that "
+            "it names. Give another folder with --out, or delete this one."
+        )
+    return True
+
+
+def _made_from(run: RunConfig) -> dict[str, Any]:
+    return {"input": input_key(run), "versions": package_versions()}
 
 
 @dataclass(frozen=True)
@@ -158,13 +142,15 @@ def _train_together(
     model: Any,
 ) -> None:
     start = time.perf_counter()
+    keys = {run.variant: run_key(run) for run in runs}
+    own_checkpoints = checkpoints / hashlib.sha256("".join(sorted(keys.values())).encode()).hexdigest()[:16]
     for run in runs:
         check_hook(model, run.hook_name, run.sae.get("d_in"))
         if is_first():
             config = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
             write_bytes_atomic(folders[run.variant] / CONFIG_FILE, config.encode())
     configs = {run.variant: run.runner_config(folders[run.variant]) for run in runs}
-    with wandb_runs(configs, folders, group=checkpoints.parent.parent.name):
+    with wandb_runs(configs, folders, group=checkpoints.parent.name):
         runners = {
             run.variant: ContrastiveTrainingRunner(
                 configs[run.variant],
@@ -176,7 +162,7 @@ def _train_together(
             )
             for run in runs
         }
-        trainers = train_side_by_side(runners, checkpoints)
+        trainers = train_side_by_side(runners, own_checkpoints, keys)
         shared = time.perf_counter() - start - sum(trainer.seconds_in_steps for trainer in trainers.values())
 
         def save() -> None:
@@ -186,7 +172,7 @@ def _train_together(
 
         by_first(save)
     # Not before: until everything is saved, the last checkpoint is what a killed run goes on from.
-    by_first(lambda: shutil.rmtree(checkpoints, ignore_errors=True))
+    by_first(lambda: shutil.rmtree(own_checkpoints, ignore_errors=True))
 
 
 def _remove_spent_checkpoints(out: Path) -> None:
@@ -213,7 +199,7 @@ def _write_results(run: RunConfig, folder: Path, trainer: ContrastiveSAETrainer,
         "train_seconds": trainer.seconds_in_steps + seconds_shared,
     }
     log_results(trainer.cfg.logger, summary, trainer.records())
-    write_json(folder / SUMMARY_FILE, summary)
+    write_json(folder / SUMMARY_FILE, {**summary, _MADE_FROM: _made_from(run)})
 
 
 def _texts(run: RunConfig) -> _Texts:
@@ -242,13 +228,3 @@ def _sentence_sources(run: RunConfig) -> SentenceSources | None:
         retain=tuple(corpus_dataset([source], (), run.seed) for source in kept),
         n_sentences=corpora.output_space_sentences,
     )
-
-
-def _corpora_digest(run: RunConfig) -> str:
-    digest = hashlib.sha256()
-    for domain in (run.corpora.general, run.corpora.forget, run.corpora.retain):
-        for source in domain:
-            digest.update(corpus_digest(source).encode())
-        digest.update(b"|")
-    digest.update(repr(run.left_out_entities()).encode())
-    return digest.hexdigest()

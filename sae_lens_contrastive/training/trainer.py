@@ -159,7 +159,8 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         """Means of the last `n_last` history records: losses, explained variance, l0 and the figures of the parts."""
         last = self.history[-n_last:]
         names = [name for name in (last[-1] if last else {}) if name not in ("step", "n_training_samples")]
-        means = {name: sum(record.get(name, 0.0) for record in last) / len(last) for name in names}
+        found = {name: [record[name] for record in last if name in record] for name in names}
+        means = {name: sum(values) / len(values) for name, values in found.items()}
         return {
             **means,
             "dead_features": int(self.dead_neurons.sum()),
@@ -250,7 +251,7 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
     def _check_step(self) -> None:
         gradients = gradients_of(self.sae)
         for part in self.parts:
-            gradients |= part.gradients
+            gradients |= {f"{name} ({part.name})": gradient for name, gradient in part.gradients.items()}
         self.guard.check(self.sae.losses, gradients)
 
     def _schedule_stages(self) -> None:

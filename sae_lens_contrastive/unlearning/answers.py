@@ -106,7 +106,7 @@ class QuestionEvaluator:
         The unedited model answers all of them right. Their residual stream is computed for the call.
         """
         with tqdm(total=len(self._paraphrases), desc="paraphrases", unit="prompt", leave=False) as progress:
-            reading = self._read(self._paraphrases, progress)
+            reading = self._read(self._paraphrases, self._budget.rest(), progress)
         (log_probs,) = self._prompt_set(self._paraphrases, reading).edited(sae, [edit])
         return self._paraphrases_answered(log_probs)
 
@@ -137,7 +137,7 @@ class QuestionEvaluator:
         known = list(range(len(questions)))
         total = len(first) + sum(map(len, others))
         with tqdm(total=total, desc=f"unedited answers, {title}", unit="prompt", disable=not total) as progress:
-            reading = self._read(first, progress)
+            reading = self._read(first, self._budget, progress)
             answered = self._answered(questions, first, reading.log_probs_of(first))
             known = [i for i in known if answered[i]]
             for prompts in others:
@@ -147,8 +147,8 @@ class QuestionEvaluator:
                 known = [i for i in known if answered.get(i, True)]
         return {"known": torch.tensor(known, dtype=torch.long), **vars(reading)}
 
-    def _read(self, prompts: Sequence[Prompt], progress: tqdm[Any]) -> Reading:
-        return read_prompts(self.runner, prompts, self.batch_tokens, self._budget, progress)
+    def _read(self, prompts: Sequence[Prompt], budget: TensorBudget, progress: tqdm[Any]) -> Reading:
+        return read_prompts(self.runner, prompts, self.batch_tokens, budget, progress)
 
     def _prompt_set(self, prompts: Sequence[Prompt], reading: Reading) -> PromptSet:
         return PromptSet(

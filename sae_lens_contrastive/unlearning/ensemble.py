@@ -53,8 +53,6 @@ class Ensemble:
         for name, member in zip(names, members, strict=True):
             check_editable(member, f"Member {name}")
             _check_agrees(name, member, names[0], members[0])
-        self.names = tuple(names)
-        """What the members are called in messages and results."""
         self.members = list(members)
         """The SAEs."""
         first = members[0].cfg

@@ -3,6 +3,8 @@ again."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -27,7 +29,6 @@ from sae_lens_contrastive.unlearning.output import (
     Provenance,
     SettingResult,
     UnlearningResult,
-    package_versions,
 )
 from sae_lens_contrastive.unlearning.saebench_output import saebench_output
 from sae_lens_contrastive.unlearning.score import cause_of_zero, choose_setting, n_passing, unlearning_score
@@ -35,6 +36,7 @@ from sae_lens_contrastive.unlearning.shared import HookData
 from sae_lens_contrastive.unlearning.spec import EvalInputs, EvalSpec, check_spec
 from sae_lens_contrastive.unlearning.subject import SaeFacts, SaeUnderTest, check_sae, load_sae
 from sae_lens_contrastive.unlearning.sweep import SweptSetting, sweep
+from sae_lens_contrastive.versions import package_versions
 
 RESULTS_FILE = "results.json"
 SAEBENCH_FOLDER = "saebench"
@@ -67,6 +69,8 @@ def evaluate_saes(
     model lacks.
     """
     _check_names(saes)
+    if out is not None:
+        usable_folder(out, "--out")
     if cache is not None:
         usable_folder(cache, "--cache")
     inputs = check_spec(spec)
@@ -219,10 +223,20 @@ def _save(out: Path, result: UnlearningResult, spec: EvalSpec, subject: SaeUnder
 
 
 def _identity(data: HookData, provenance: Provenance) -> dict[str, Any]:
-    """What the answers to an edit depend on beside the edit; the settings that are swept have no part in it."""
+    """What the answers to an edit depend on beside the edit; the settings that are swept have no part in it.
+
+    Answers are saved by the place of their question among the known ones.
+    """
+    known = {name: [question.id for question in each.known] for name, each in data.evaluators.items()}
     spec = data.spec.model_dump(include={"prompt", "edit_special_tokens", "max_questions", "seed", "dtype", "device"})
     depends = provenance.model_dump(exclude={"spec_sha256"})
-    return {**depends, "spec": spec, "questions_sha256": data.inputs.questions_digest, "hook_name": data.hook_name}
+    return {
+        **depends,
+        "spec": spec,
+        "questions_sha256": data.inputs.questions_digest,
+        "known_sha256": hashlib.sha256(json.dumps(known).encode()).hexdigest(),
+        "hook_name": data.hook_name,
+    }
 
 
 def _by_member(subject: SaeUnderTest, sae: Any, features: Sequence[int]) -> list[MemberFeatures]:

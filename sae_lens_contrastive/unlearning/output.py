@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Literal
 
 from pydantic import Field
@@ -10,8 +9,6 @@ from pydantic import Field
 from sae_lens_contrastive.config import StrictModel
 from sae_lens_contrastive.unlearning.measures import MeasureResults
 from sae_lens_contrastive.unlearning.settings import OptionValue
-
-_PACKAGES = ("sae-lens-contrastive", "sae-lens", "transformer-lens", "transformers", "torch")
 
 CauseOfZero = Literal["no_features", "no_effect", "retain_gate", "unknown_questions"]
 
@@ -79,7 +76,7 @@ class MemberFeatures(StrictModel):
     path: str
     """Folder of the SAE."""
     features: list[int]
-    """Features edited, in this SAE's own indices, the one that fires most on forget text first."""
+    """Features edited, in this SAE's own indices, in the order of the selector, best first."""
 
 
 class Provenance(StrictModel):
@@ -93,11 +90,6 @@ class Provenance(StrictModel):
     """Specification, questions and corpora."""
     versions: dict[str, str]
     """Versions of the packages that compute the result."""
-
-
-def package_versions() -> dict[str, str]:
-    """Installed versions of the packages that compute a result."""
-    return {package: version(package) for package in _PACKAGES}
 
 
 class UnlearningResult(StrictModel):

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
-from sae_lens_contrastive.unlearning.output import SettingResult, UnlearningResult
-from sae_lens_contrastive.unlearning.settings import OptionValue
+from sae_lens_contrastive.unlearning.output import UnlearningResult
+from sae_lens_contrastive.unlearning.settings import interventions_of, selectors_of
 from sae_lens_contrastive.unlearning.spec import EvalSpec
 from sae_lens_contrastive.unlearning.subject import SaeUnderTest
 
@@ -28,7 +28,7 @@ def saebench_output(
     """
     return {
         "eval_type_id": "unlearning",
-        "eval_config": _config(result, spec),
+        "eval_config": _config(spec),
         "eval_id": str(uuid.uuid4()),
         "datetime_epoch_millis": int(time.time() * 1000),
         "eval_result_metrics": {"unlearning": {"unlearning_score": result.unlearning_score}},
@@ -42,20 +42,23 @@ def saebench_output(
     }
 
 
-def _config(result: UnlearningResult, spec: EvalSpec) -> dict[str, Any]:
+def _config(spec: EvalSpec) -> dict[str, Any]:
     """The specification in SAEBench's words, as far as it has them.
 
     Its multipliers are whole numbers: others are only in the unstructured part, as are selectors and options that
     SAEBench does not know.
     """
-    clamped = [setting for setting in result.frontier if setting.intervention == "clamp"]
-    multipliers = _numbers(setting.intervention_options.get("multiplier") for setting in clamped)
+    # As built, not as given: an option that is left out has its default.
+    selectors, choices = selectors_of(spec.selectors), interventions_of(spec.interventions)
+    multipliers = _distinct(choice.built.multiplier for choice in choices if choice.name == "clamp")
     interventions = list(dict.fromkeys(spec.interventions))
     return {
         "random_seed": spec.seed,
         "dataset_names": [*spec.forget_questions, *spec.retain_questions],
         "intervention_method": _SAEBENCH_CLAMP if interventions == ["clamp"] else ", ".join(interventions),
-        "retain_thresholds": _numbers(_thresholds(result.frontier)),
+        "retain_thresholds": _distinct(
+            choice.built.retain_threshold for choice in selectors if hasattr(choice.built, "retain_threshold")
+        ),
         "n_features_list": list(spec.n_features),
         "multipliers": [int(value) for value in multipliers if value == int(value)],
         "dataset_size": max(1, spec.max_corpus_tokens // spec.context_size),
@@ -69,10 +72,6 @@ def _config(result: UnlearningResult, spec: EvalSpec) -> dict[str, Any]:
     }
 
 
-def _thresholds(frontier: Iterable[SettingResult]) -> list[OptionValue | None]:
-    return [setting.selector_options.get("retain_threshold") for setting in frontier]
-
-
-def _numbers(values: Iterable[OptionValue | None]) -> list[float]:
+def _distinct(values: Iterable[float]) -> list[float]:
     """Distinct numbers in order of first appearance."""
-    return list(dict.fromkeys(float(value) for value in values if isinstance(value, int | float)))
+    return list(dict.fromkeys(float(value) for value in values))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sae_lens_contrastive.kept_tensors import kept_tensors
 from sae_lens_contrastive.models import model_digest
-from sae_lens_contrastive.unlearning.output import package_versions
+from sae_lens_contrastive.versions import package_versions
 
 
 class UneditedCache:

@@ -21,10 +21,11 @@ from sae_lens_contrastive.unlearning.held_out import (
     unedited_report,
 )
 from sae_lens_contrastive.unlearning.measures import MeasureResults, ParaphraseResult, WeightEdit
-from sae_lens_contrastive.unlearning.output import Provenance, SettingResult, UnlearningResult, package_versions
+from sae_lens_contrastive.unlearning.output import Provenance, SettingResult, UnlearningResult
 from sae_lens_contrastive.unlearning.score import cause_of_zero, choose_setting, n_passing, unlearning_score
 from sae_lens_contrastive.unlearning.settings import OptionValue
 from sae_lens_contrastive.unlearning.shared import HookData
+from sae_lens_contrastive.versions import package_versions
 
 
 class WeightCandidate(NamedTuple):
@@ -134,11 +135,10 @@ def _result(method: str, candidate: WeightCandidate, answers: Answers) -> Settin
 
 
 def _report(title: str, tried: AnsweredWeights, data: HookData) -> HeldOutReport:
-    edit = tried.candidate.edit
+    edit, forget = tried.candidate.edit, data.evaluators["forget_held_out"]
+    found = edited_model_measures(edit, data, title=title)
     with edit.in_place(data.model):
         near = data.near.present_answers("near questions")
-        paraphrases = data.evaluators["forget_held_out"].present_paraphrase_answers()
-    found = edited_model_measures(edit, data, title=title)
-    if data.spec.measures.paraphrases and len(paraphrases):
-        found["paraphrases"] = ParaphraseResult(n_paraphrases=len(paraphrases), accuracy=accuracy(paraphrases))
+        if data.spec.measures.paraphrases and len(right := forget.present_paraphrase_answers()):
+            found["paraphrases"] = ParaphraseResult(n_paraphrases=len(right), accuracy=accuracy(right))
     return report_of(tried.answers, near, MeasureResults(**found), data)

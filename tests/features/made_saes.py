@@ -18,7 +18,7 @@ from sae_lens import (
 )
 from sae_lens.saes.sae import TrainStepInput
 
-from sae_lens_contrastive.features.surgery import FEATURE_AXES, zero_gradients
+from sae_lens_contrastive.features.surgery import FEATURE_AXES, feature_parameters, zero_gradient
 
 SIZE = 16  # d_in and d_sae alike, so that a wrong axis shows
 FEATURES = torch.tensor([2, 3, 11])
@@ -68,7 +68,8 @@ def step(sae, optimizer, x, dead=None, pruned=None):
     output = forward(sae, x, dead)
     output.loss.backward()
     if pruned is not None:
-        zero_gradients(sae, pruned)
+        for parameter, axis in feature_parameters(sae).values():
+            zero_gradient(parameter, axis, pruned)
     optimizer.step()
     optimizer.zero_grad()
     return output

@@ -139,12 +139,6 @@ def test_features_without_a_token_stay_as_they_are():
     assert torch.equal(sae.W_dec[[3, 11]], before["W_dec"][[3, 11]])
 
 
-def test_a_normalisation_of_each_token_is_refused():
-    sae, optimizer = trained("standard", steps=0, normalize_activations="layer_norm")
-    with pytest.raises(ConfigError, match=r"'layer_norm'\. Use none, expected_average_only_in"):
-        reinitialise(sae, optimizer, FEATURES, batch(), batch(1), None, torch.Generator(), ReinitialisationOptions())
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -117,6 +117,14 @@ def test_an_absent_device_is_refused(monkeypatch):
         check_device("cuda:1")
 
 
+def test_the_number_of_a_gpu_is_looked_at(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check_device("cuda:1")
+    with pytest.raises(UserError, match=r"Device 'cuda:2' is not available .* Use device: cuda:N with N below 2, or"):
+        check_device("cuda:2")
+
+
 def test_without_network_the_error_comes_without_retries(no_network, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError) as caught:

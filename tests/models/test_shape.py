@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 from huggingface_hub import HfApi
@@ -64,3 +66,11 @@ def test_a_shape_that_only_the_hub_knows_needs_the_hub(no_hub, tmp_path, monkeyp
         UserError, match=r"shape of 'pythia-70m' is not known here and the .* hub does not answer: Name"
     ):
         model_shape("pythia-70m")
+
+
+def test_a_folder_with_a_damaged_configuration_is_named(tmp_path, model_cache):
+    folder = shutil.copytree(embedded_model_folder(TINY_GEMMA_2), tmp_path / "mine")
+    for content in ("{", '{"model_type": "none such"}'):
+        (folder / "config.json").write_text(content)
+        with pytest.raises(UserError, match=r"The shape of the model in .*mine cannot be read"):
+            model_shape(str(folder))

@@ -32,6 +32,7 @@ from sae_lens_contrastive.saes import (
 )
 
 SIZES = {"d_in": 8, "d_sae": 24}
+RESERVING = {"output_kl": {"coefficient": 1.0, "features": "reserved"}}
 TERMS = {"forget_margin": {"coefficient": 0.5, "n_features": 2, "warm_up_steps": 10}}
 HOSTS = {
     "standard": (StandardTrainingSAE, StandardTrainingSAEConfig, StandardSAE, {"l1_coefficient": 0.3}),
@@ -124,11 +125,36 @@ def test_a_checkpoint_comes_back_as_a_training_sae(ours, our_config, host, host_
         ({"use_sparse_activations": True, "grouping": {}}, "Set use_sparse_activations: false"),
         ({"d_sae": 0}, "d_sae is 0"),
         ({"k": 25}, r"from 1 to d_sae \(24\)"),
+        (
+            {"normalize_activations": "layer_norm"},
+            r"auxiliary loss .* 'layer_norm'\. Use none",
+        ),
+        ({"whitening": {}, "coverage": {}, "loss_terms": RESERVING}, "coverage begins reserved features anew, but"),
     ],
 )
 def test_wrong_configurations_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         ContrastiveTopKTrainingSAEConfig(**{**SIZES, "k": 4, **options})
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options", "message"),
+    [
+        (
+            "standard",
+            {"normalize_activations": "constant_norm_rescale", "reinitialisation": {}},
+            "reinitialisation does not work with normalize_activations 'constant_norm_rescale'",
+        ),
+        ("jumprelu", {"jumprelu_sparsity_loss_mode": "quadratic"}, "target_l0 is None"),
+        ("jumprelu", {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": 0}, "target_l0 is 0"),
+        ("matryoshka_batchtopk", {"k": 4, "matryoshka_widths": [8, 8]}, r"matryoshka_widths is \[8, 8\]"),
+        ("matryoshka_batchtopk", {"k": 4, "matryoshka_widths": [0, 8]}, r"matryoshka_widths is \[0, 8\]"),
+        ("matryoshka_batchtopk", {"k": 4, "matryoshka_widths": [8, 48]}, r"at most at d_sae \(24\)"),
+    ],
+)
+def test_what_the_host_refuses_only_in_training_is_refused_before(architecture, options, message):
+    with pytest.raises(ConfigError, match=message):
+        TRAINING_ARCHITECTURES[architecture][1](**SIZES, **options)
 
 
 def test_matryoshka_levels_have_a_default():

@@ -110,6 +110,12 @@ def test_an_sae_that_normalises_is_refused(tmp_path):
         warm_started_sae(config("standard"), WarmStart(path=tmp_path))
 
 
+def test_a_run_that_scales_each_token_or_direction_cannot_begin_so(tmp_path):
+    stock("standard", tmp_path)
+    with pytest.raises(UserError, match="the run has normalize_activations 'covariance_whitening'"):
+        warm_started_sae(config("standard", normalize_activations="covariance_whitening"), WarmStart(path=tmp_path))
+
+
 def test_a_folder_without_an_sae_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no cfg\.json"):
         warm_started_sae(config("standard"), WarmStart(path=tmp_path))

@@ -13,6 +13,7 @@ from sae_lens_contrastive import UserError
 from sae_lens_contrastive.losses import LossTerm
 from sae_lens_contrastive.losses.base import WeightedTerm
 from sae_lens_contrastive.training import ContrastiveSAETrainer
+from sae_lens_contrastive.training.parts.base import TrainingPart
 
 
 class Spoilt(Stream):
@@ -84,6 +85,25 @@ def test_the_step_is_not_taken_and_the_term_is_named(how, said, tmp_path):
     kept = load_file(tmp_path / "failure.safetensors")
     assert torch.equal(kept["batch"], batch)
     assert torch.equal(kept["domains"], DOMAINS)
+
+
+class TookOver(TrainingPart):
+    """Has the gradients of some features, under the names of the parameters that they are of."""
+
+    name = "took over"
+
+    def after_step(self, view):
+        self.gradients = {"W_enc": torch.zeros(4, 1), "b_enc": torch.zeros(1)}
+
+
+def test_gradients_that_a_part_took_over_hide_no_others(tmp_path):
+    trainer = trainer_with("gradient", tmp_path)
+    trainer.parts = [*trainer.parts, TookOver()]
+    for _ in range(3):
+        trainer.step(next(trainer.data_provider))
+        trainer.n_training_steps += 1
+    with pytest.raises(UserError, match=r"Step 3: the gradient of .*W_enc.* is not finite"):
+        trainer.step(next(trainer.data_provider))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -7,8 +7,8 @@ from sae_lens_contrastive.config import load_yaml
 from sae_lens_contrastive.errors import ConfigError
 from sae_lens_contrastive.losses import LOSS_TERMS
 from sae_lens_contrastive.training import RunConfig, resolve_run
+from sae_lens_contrastive.training.identity import stream_key
 from sae_lens_contrastive.training.run_config import TrainingOptions
-from sae_lens_contrastive.training.train import stream_key
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TARGET = CONFIGS / "targets" / "tiny.yaml"
@@ -116,6 +116,14 @@ def test_a_variant_name_is_a_plain_folder_name(tmp_path, changes, name):
 def test_the_learning_rate_is_a_positive_number(tmp_path, changes, value):
     with pytest.raises(ConfigError, match=r"training\.lr"):
         resolve_run(TARGET, _variant(tmp_path, f"training: {{lr: {value}}}"), changes)
+
+
+def test_a_schedule_has_steps_of_its_own(tmp_path, changes):
+    steps = "train_batch_size_tokens: 256, training_tokens: 2560, lr_warm_up_steps: 6, lr_decay_steps: 4"
+    variant = _variant(tmp_path, f"training: {{{steps}, lr_scheduler_name: cosineannealing}}")
+    with pytest.raises(ConfigError, match="leave nothing of the 10 steps to lr_scheduler_name: cosineannealing"):
+        resolve_run(TARGET, variant, changes)
+    resolve_run(TARGET, _variant(tmp_path, f"training: {{{steps}}}"), changes)
 
 
 def test_a_resolved_run_reads_back_as_itself(tmp_path, changes):

@@ -9,8 +9,8 @@ from made_runs import TARGET, overrides, variants
 from safetensors.torch import load_file
 
 from sae_lens_contrastive.training import load_summary, resolve_runs, train_runs
+from sae_lens_contrastive.training.identity import stream_key
 from sae_lens_contrastive.training.side_by_side import SideBySideTrainer
-from sae_lens_contrastive.training.train import stream_key
 
 EVERYTHING = {
     "sae": {

@@ -42,6 +42,12 @@ def stock_config(tmp_path, **sae):
     )
 
 
+def test_sequences_longer_than_the_models_context_are_refused(tiny_model, corpora, tmp_path):
+    runs = resolve_runs(TARGET, variants("baseline"), overrides(corpora, context_size=513))
+    with pytest.raises(UserError, match="A sequence of 513 tokens exceeds the model's context of 512"):
+        train_runs(runs, tmp_path, tiny_model)
+
+
 def test_every_variant_trains_and_is_saved_as_a_stock_sae(tiny_model, corpora, tmp_path):
     names = [path.stem for path in sorted((CONFIGS / "variants").glob("*.yaml"))]
     assert {*STOCK_CLASSES, "run0", "run1", "run2", "run3", "run4"} <= set(names)

@@ -185,6 +185,12 @@ def test_pruned_features_stay_at_zero_though_a_term_pulls_at_them():
     assert not trainer.dead_neurons[:2].any()
 
 
+def test_the_summary_is_a_mean_of_what_was_known():
+    trainer = ContrastiveSAETrainer(trainer_config(), make_sae(), Stream(), DOMAINS)
+    trainer.history = [{"step": 0, "l0": 2.0}, {"step": 5, "l0": 4.0, "n_groups": 6.0}]
+    assert {name: trainer.summary()[name] for name in ("l0", "n_groups")} == {"l0": 3.0, "n_groups": 6.0}
+
+
 def test_the_summary_counts_pruned_features_apart_from_dead_ones():
     sae = make_sae(importance={"every_n_steps": 1}, pruning={"every_n_steps": 100})
     trainer = ContrastiveSAETrainer(trainer_config(4, dead_feature_window=1), sae, Stream(), DOMAINS)

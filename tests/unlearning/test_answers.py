@@ -193,12 +193,15 @@ def test_paraphrases_are_the_other_phrasings_under_the_edit(runner, tiny, sae, q
     both = [plain_scores(tiny, questions[:10], phrasing=phrasing) for phrasing in (0, 1)]
     best = [[score.index(max(score)) for score in scores] for scores in both]
     known = [replace(q, answer_index=i) for q, i, j in zip(questions, *best, strict=False) if i == j]
-    evaluator = make(runner, tiny, known)
+    budget = TensorBudget(1000)
+    evaluator = make(runner, tiny, known, budget=budget)
     assert evaluator.known == known
+    before = vars(budget).copy()
     features = tuple(range(64))
     expected = right(known, plain_scores(tiny, known, sae, features, Clamp(3000.0), phrasing=1))
     assert sum(expected) < len(expected)
     assert evaluator.paraphrase_answers(sae, Edit(features, Clamp(3000.0))).tolist() == expected
+    assert vars(budget) == before
 
 
 LETTERS = PromptSpec(style="letter", template="{stem}\n{options}\n:")

@@ -4,6 +4,7 @@ import pytest
 import torch
 from evaluating import evaluate
 
+from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.unlearning import UnlearningResult, evaluate_saes
 from sae_lens_contrastive.unlearning import evaluate as evaluate_module
 from sae_lens_contrastive.unlearning.answers import QuestionEvaluator
@@ -57,6 +58,34 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(tiny, spec, planted, under
     assert resumed.model_dump(exclude=comparable) == whole.model_dump(exclude=comparable)
     # Both thresholds let feature 0 through alone: 2 edits, 1 to go, and the chosen one on near questions.
     assert len(rest) == 4 + 1
+
+
+def test_saved_answers_to_other_known_questions_are_not_read(tiny, spec, planted, under_test, tmp_path, monkeypatch):
+    subject, out = under_test(planted), tmp_path / "out"
+    evaluate(spec, subject, tiny, out)
+    (out / "one.json").unlink()
+    original = QuestionEvaluator._unedited
+
+    def without_the_first(*args):
+        found = original(*args)
+        return {**found, "known": found["known"][1:]}
+
+    monkeypatch.setattr(QuestionEvaluator, "_unedited", without_the_first)
+    fewer = evaluate(spec, subject, tiny)
+    answered = counted_edits(monkeypatch)
+    again = evaluate(spec, subject, tiny, out)
+    assert again.model_dump(exclude={"seconds"}) == fewer.model_dump(exclude={"seconds"})
+    # Two edits by four evaluators, and the chosen one on near questions.
+    assert len(answered) == 2 * 4 + 1
+
+
+def test_an_output_folder_that_is_a_file_is_refused_before_the_model_loads(
+    spec, planted, under_test, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(evaluate_module, "load_model", None)
+    (tmp_path / "out").write_text("")
+    with pytest.raises(UserError, match=r"out is a file\. Give a folder with --out"):
+        evaluate_saes(spec, {"one": under_test(planted)}, tmp_path / "out")
 
 
 def counted_edits(patched, stop_after=None):

@@ -115,6 +115,12 @@ def test_what_saebench_lacks_is_named_by_our_name(schema):
     assert config["multipliers"] == [20]
 
 
+def test_options_that_are_left_out_have_their_defaults():
+    spec = make_spec(selectors={"firing_rate": {}})
+    output = saebench_output(make_result(spec), spec, SaeUnderTest(variant="planted", path=Path("sae")))
+    assert output["eval_config"]["retain_thresholds"] == [0.01]
+
+
 def test_two_results_have_two_ids():
     spec = make_spec()
     subject = SaeUnderTest(variant="planted", path=Path("sae"))

@@ -4,6 +4,7 @@ import torch
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json
 from sae_lens_contrastive.unlearning import UnlearningResult, check_spec
+from sae_lens_contrastive.unlearning.answers import QuestionEvaluator
 from sae_lens_contrastive.unlearning.measures import WeightEdit
 from sae_lens_contrastive.unlearning.shared import HookData
 from sae_lens_contrastive.unlearning.weight_edits import WeightCandidate, answer_with_weights, evaluate_weights
@@ -55,6 +56,17 @@ def test_another_gate_lets_another_candidate_pass(tiny, make_spec, candidates):
     assert result.setting == tried[1].result
     assert (result.retain_gate, result.n_settings_passing) == (0, 2)
     assert result.held_out.forget_accuracy < 1
+
+
+def test_paraphrases_are_put_only_if_wanted(tiny, make_spec, candidates, monkeypatch):
+    def never(_self):
+        raise AssertionError("paraphrases were put")
+
+    monkeypatch.setattr(QuestionEvaluator, "present_paraphrase_answers", never)
+    spec = make_spec(measures={"text_effects": None, "random_baseline": None, "paraphrases": False})
+    data = HookData(tiny, HOOK, spec, check_spec(spec))
+    result = evaluate_weights("made", answer_with_weights("made", candidates, data), data, None)
+    assert result.measures.paraphrases is None
 
 
 def test_too_few_known_questions_are_refused(tiny, make_spec, candidates):

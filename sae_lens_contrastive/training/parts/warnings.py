@@ -58,7 +58,7 @@ class WarningsPart(TrainingPart):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on counting and gathering; from a checkpoint that holds neither, begin anew."""
         self.in_a_row = {name: int(state.get(f"in_a_row_{name}", 0)) for name in self.in_a_row}
-        self.forget, self.retain = ([state[name]] if name in state else [] for name in ("forget", "retain"))
+        self.forget, self.retain = ([state[name].cpu()] if name in state else [] for name in ("forget", "retain"))
 
     @override
     def after_step(self, view: StepView) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from sae_lens.saes.sae import TrainStepInput
 
-from sae_lens_contrastive.features.surgery import zero_gradients
+from sae_lens_contrastive.features.surgery import feature_parameters, zero_gradient
 from sae_lens_contrastive.training.parts.base import FeatureState, StepView
 
 
@@ -28,7 +28,8 @@ class Loop:
         if any(part.wants_gradients(self.n_steps) for part in self.parts):
             output.feature_acts.retain_grad()
         output.loss.backward()
-        zero_gradients(self.sae, self.features.pruned)
+        for parameter, axis in feature_parameters(self.sae).values():
+            zero_gradient(parameter, axis, self.features.pruned)
         torch.nn.utils.clip_grad_norm_(self.sae.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
