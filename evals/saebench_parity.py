@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,7 @@ from saebench_peer_cases import (
 )
 from saebench_peer_models import load_subject
 
+from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.saes.stock import load_folder
 from sae_lens_contrastive.selectors import Evidence
@@ -209,12 +211,19 @@ def _write(out: Path, case: Mapping[str, Any], row: Mapping[str, Any]) -> None:
 
 
 def _known_task(model: Any, subject: Subject, prompt: Any, options: argparse.Namespace) -> Task:
-    """The task with what the model knows; stops where a set has nothing known."""
+    """The task with what the model knows of each set; `UserError` if it knows no forget or no retain question."""
     task = make_task(subject, model.tokenizer, prompt, options.mmlu, max_asked=options.max_asked)
     with tempfile.TemporaryDirectory() as folder:
         known = known_questions(model, task, Path(folder), options.batch_size)
     print(f"{subject.name}, {prompt}: knows " + ", ".join(f"{name} {len(ids)}" for name, ids in known.items()))
-    return task.only({name: ids for name, ids in known.items() if ids or name == FORGET}, options.max_known)
+    kept = {name: ids for name, ids in known.items() if ids}
+    for side, is_there in (("forget", FORGET in kept), ("retain", bool(kept.keys() - {FORGET}))):
+        if not is_there:
+            raise UserError(
+                f"{subject.name} knows none of the {side} questions of --prompts {prompt}. Put more of them with "
+                "--max-asked, or choose other --models or --prompts."
+            )
+    return task.only(kept, options.max_known)
 
 
 def _saes(
@@ -268,4 +277,7 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"saebench_parity: {error}")

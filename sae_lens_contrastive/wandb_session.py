@@ -10,7 +10,9 @@ from typing import Any
 import wandb
 import wandb.errors
 
-from sae_lens_contrastive.errors import UserError
+from sae_lens_contrastive.errors import UserError, first_line
+
+_HOW_TO_LOG_IN = "Log in with `wandb login`, or set WANDB_MODE=offline and sync later."
 
 
 def is_online() -> bool:
@@ -19,9 +21,13 @@ def is_online() -> bool:
 
 
 def check_wandb() -> None:
-    """Raise `UserError` unless runs can be logged: W&B is off or offline, or has a key."""
-    if is_online() and not wandb.login(prompt=False):
-        raise UserError("W&B has no API key. Log in with `wandb login`, or set WANDB_MODE=offline and sync later.")
+    """Raise `UserError` unless runs can be logged: W&B is off or offline, or has a key that its server takes."""
+    try:
+        if not is_online() or wandb.login(prompt=False):
+            return
+    except wandb.errors.Error as error:
+        raise UserError(f"Logging in to W&B failed: {first_line(error)} {_HOW_TO_LOG_IN}") from error
+    raise UserError(f"W&B has no API key. {_HOW_TO_LOG_IN}")
 
 
 def open_wandb_run(project: str, **how: Any) -> Any:

@@ -86,6 +86,18 @@ def test_a_report_names_its_figures_and_its_page(tmp_path, capsys):
     assert capsys.readouterr().out == f"{tmp_path / 'training_losses.png'}\n{tmp_path / 'report.html'}\n"
 
 
+def test_a_report_into_a_folder_that_takes_nothing_is_refused_at_once(tmp_path, monkeypatch, capsys):
+    def refuse(**_how):
+        raise PermissionError(13, "Permission denied")
+
+    write_json(tmp_path / "a" / "history.json", [{"step": step, "overall_loss": 1 / step} for step in (1, 2, 3)])
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    assert main(["report", str(tmp_path)]) == 2
+    said = f"Nothing can be written to {tmp_path} (Permission denied). Give another folder with DIR."
+    assert said in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_json_is_the_only_output(tmp_path, capsys):
     write_json(tmp_path / "a" / "history.json", [{"step": step, "overall_loss": 1 / step} for step in (1, 2, 3)])
     assert main(["report", str(tmp_path), "--json"]) == 0

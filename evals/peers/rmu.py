@@ -15,6 +15,7 @@ forgets most on `select` whatever it does to retain questions: what a method cos
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import re
 import shutil
@@ -33,7 +34,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sae_lens_contrastive.config import StrictModel, load_yaml, parse_config
-from sae_lens_contrastive.data.sources import corpus_dataset
+from sae_lens_contrastive.data.sources import corpus_dataset, corpus_digest
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.kept_tensors import kept_tensors
@@ -47,7 +48,9 @@ from sae_lens_contrastive.unlearning import EvalSpec, check_spec
 from sae_lens_contrastive.unlearning.corpus import Contexts, packed_contexts
 from sae_lens_contrastive.unlearning.measures import WeightEdit
 from sae_lens_contrastive.unlearning.shared import UNEDITED_FOLDER, HookData
+from sae_lens_contrastive.unlearning.spec import EvalInputs
 from sae_lens_contrastive.unlearning.weight_edits import WeightCandidate, answer_with_weights, evaluate_weights
+from sae_lens_contrastive.versions import package_versions
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GRID = ROOT / "evals/peers/rmu.yaml"
@@ -192,7 +195,7 @@ def main() -> None:
         raise UserError(f"--layer is {layer}; RMU trains {N_LAYERS} layers up to it, so it must be {N_LAYERS} or more.")
     grid = read_grids(options.grid)
     inputs = check_spec(spec)
-    claim_folder(options.out, "rmu", _config(spec, runs[0], layer, grid))
+    claim_folder(options.out, "rmu", _config(spec, inputs, runs[0], layer, grid))
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
     data = HookData(model, f"blocks.{layer}.hook_resid_post", spec, inputs, options.out / UNEDITED_FOLDER)
     rows = [row for run in runs for row in _rows(options.out / f"seed{run.seed}", run, layer, grid, data)]
@@ -200,19 +203,27 @@ def main() -> None:
     print(results_table(rows))
 
 
-def _config(spec: EvalSpec, run: RunConfig, layer: int, grid: list[Rmu]) -> dict[str, Any]:
+def _config(spec: EvalSpec, inputs: EvalInputs, run: RunConfig, layer: int, grid: list[Rmu]) -> dict[str, Any]:
     """What results depend on beside the seed."""
+    corpora = run.corpora
     return {
         "spec": spec.model_dump(mode="json"),
-        "corpora": run.corpora.model_dump(mode="json"),
+        "inputs_sha256": inputs.digest,
+        "corpora": corpora.model_dump(mode="json"),
+        "corpora_sha256": {each: corpus_digest(each) for each in (*corpora.forget, *corpora.retain, *corpora.general)},
+        "left_out_sha256": hashlib.sha256(repr(run.left_out_entities()).encode()).hexdigest(),
+        "training": run.training.model_dump(include={"context_size", "cache_tokens"}),
         "layer": layer,
         "grid": [each.model_dump() for each in grid],
+        "versions": package_versions(),
     }
 
 
 def _rows(out: Path, run: RunConfig, layer: int, grid: list[Rmu], data: HookData) -> list[dict[str, Any]]:
     """The results of one seed with the training time of the chosen weights, unless they are there already."""
     if (out / RESULTS_FILE).is_file():
+        # Left by a process that was killed between the results and the end.
+        shutil.rmtree(out / CANDIDATES_FOLDER, ignore_errors=True)
         return read_json(out / RESULTS_FILE)
     trainer = RmuTrainer(data.model, layer, *(_contexts(run, data.model, side) for side in ("forget", "retain")))
     for each in grid:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from sae_lens_contrastive.cli.edits import sae_name
 from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.files import read_json
+from sae_lens_contrastive.files import read_json, usable_folder
 from sae_lens_contrastive.runs import claim_folder
 
 if TYPE_CHECKING:
     from sae_lens_contrastive.training.plan import Plan
+
+_YEAR_SECONDS = 365 * 24 * 3600
 
 
 def demo(options: argparse.Namespace) -> Any:
@@ -43,8 +45,9 @@ def train(options: argparse.Namespace) -> Any:
         return _told(plan_runs(resolve_runs(options.target, options.variants, overrides, any_device=True)))
     if options.out is None:
         raise UserError("Give a folder for the runs with --out, or see the plan with --dry-run.")
-    if options.rank_timeout <= 0:
-        raise UserError(f"--rank-timeout is {options.rank_timeout:g}. Give more than 0 seconds.")
+    # NaN is within no bounds.
+    if not 0 < options.rank_timeout <= _YEAR_SECONDS:
+        raise UserError(f"--rank-timeout is {options.rank_timeout:g}. Give more than 0 seconds, a year at most.")
     runs = resolve_runs(options.target, options.variants, overrides)
     with joined(runs[0].device, options.rank_timeout):
         folders = train_runs(runs, options.out)
@@ -177,6 +180,9 @@ def report(options: argparse.Namespace) -> Any:
     from sae_lens_contrastive.report.pareto import PARETO_FILE
     from sae_lens_contrastive.report.results import RESULTS_FILE
 
+    # One that is not there is said by what reads it, and not made.
+    if options.folder.is_dir():
+        usable_folder(options.folder, "DIR")
     if options.wandb_project is None:
         if options.wandb_entity is not None:
             raise UserError("Give --wandb-project with --wandb-entity.")

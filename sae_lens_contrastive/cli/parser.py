@@ -233,8 +233,8 @@ def _add_report(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     report = subparsers.add_parser(
         "report",
         help="table, figures and a page from saved results",
-        description="Print the tables of what is saved below a folder, draw its figures, and write report.html: all of "
-        "it on one page that needs no network.",
+        description="Print the tables of a folder's results.json, draw the figures of it and of every training below "
+        "the folder, and write report.html: all of it on one page that needs no network.",
     )
     report.add_argument("folder", metavar="DIR", type=Path, help="the --out folder of any other command")
     report.add_argument("--wandb-project", metavar="NAME", help="log table, figures, page and files to W&B as well")

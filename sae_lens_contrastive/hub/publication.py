@@ -9,15 +9,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sae_lens_contrastive.config import load_yaml
-from sae_lens_contrastive.errors import UserError
+from sae_lens_contrastive.config import load_yaml, parse_config
+from sae_lens_contrastive.errors import ConfigError, UserError
 from sae_lens_contrastive.files import read_json
 from sae_lens_contrastive.forget_edit import ForgetEdit, load_forget_edit
+from sae_lens_contrastive.training import RunConfig
+from sae_lens_contrastive.training.train import CONFIG_FILE
 from sae_lens_contrastive.unlearning import SaeUnderTest, UnlearningResult
 from sae_lens_contrastive.unlearning.evaluate import FORGET_EDITS_FOLDER, SAEBENCH_FOLDER
 from sae_lens_contrastive.unlearning.subject import SaeFacts, check_sae
-
-RUN_CONFIG_FILE = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,13 @@ def _gathered(name: str, folder: Path, evaluation: Path) -> Publication:
     saebench = read_json(saebench_file)
     if not isinstance(saebench, dict):
         raise UserError(f"{saebench_file} is not what an evaluation wrote. Run the evaluation again.")
-    trained = folder.resolve().parent / RUN_CONFIG_FILE
     return Publication(
         folder=folder,
         facts=facts,
         result=result,
         edit=load_forget_edit(chosen) if result.features else None,
         saebench=saebench,
-        training=load_yaml(trained) if trained.is_file() else None,
+        training=_training(folder.resolve().parent / CONFIG_FILE),
     )
 
 
@@ -84,3 +83,15 @@ def _result(name: str, evaluation: Path) -> UnlearningResult:
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise UserError(f"{path} is not the result of an evaluation ({where}). Run the evaluation again.") from None
+
+
+def _training(path: Path) -> dict[str, Any] | None:
+    """The configuration of a run; None for any other file of that name, which is not ours to publish."""
+    if not path.is_file():
+        return None
+    try:
+        values = load_yaml(path)
+        parse_config(RunConfig, values, source=str(path))
+    except ConfigError:
+        return None
+    return values

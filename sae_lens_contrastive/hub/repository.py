@@ -13,14 +13,15 @@ from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import disk_that_may_be_full, usable_folder, write_bytes_atomic, write_json
 from sae_lens_contrastive.forget_edit import FORGET_EDIT_FILE, save_forget_edit
 from sae_lens_contrastive.hub.card import model_card
-from sae_lens_contrastive.hub.publication import RUN_CONFIG_FILE, Publication
+from sae_lens_contrastive.hub.publication import Publication
+from sae_lens_contrastive.training.train import CONFIG_FILE
 
 CARD_FILE = "README.md"
 EVALUATION_FILE = "unlearning_eval_results.json"
 SAE_FILES = (SAE_CFG_FILENAME, SAE_WEIGHTS_FILENAME, SPARSITY_FILENAME, RUNNER_CFG_FILENAME)
 """What SAELens' uploader takes of an SAE's folder."""
-OTHER_FILES = (CARD_FILE, *(f"*/{name}" for name in (FORGET_EDIT_FILE, EVALUATION_FILE, RUN_CONFIG_FILE)))
-"""What it leaves, as patterns in the whole folder."""
+OTHER_FILES = (FORGET_EDIT_FILE, EVALUATION_FILE, CONFIG_FILE)
+"""What it leaves: our own files of an SAE."""
 
 
 def write_repository(publications: Mapping[str, Publication], repo_id: str, out: Path) -> Path:
@@ -44,6 +45,6 @@ def write_repository(publications: Mapping[str, Publication], repo_id: str, out:
         write_json(folder / EVALUATION_FILE, publication.saebench)
         if publication.training is not None:
             text = yaml.safe_dump(dict(publication.training), sort_keys=False, allow_unicode=True)
-            write_bytes_atomic(folder / RUN_CONFIG_FILE, text.encode())
+            write_bytes_atomic(folder / CONFIG_FILE, text.encode())
     write_bytes_atomic(out / CARD_FILE, model_card(publications, repo_id).encode())
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import HfApi, get_token
@@ -9,7 +10,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from sae_lens import upload_saes_to_huggingface
 
 from sae_lens_contrastive.errors import UserError, first_line
-from sae_lens_contrastive.hub.repository import CARD_FILE, OTHER_FILES
+from sae_lens_contrastive.hub.repository import CARD_FILE, OTHER_FILES, SAE_FILES
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -26,8 +27,9 @@ def push(folder: Path, repo_id: str, *, private: bool = False) -> str:
     """Upload a folder that `write_repository` made to `repo_id`, which is created if it is not there, and return its
     address.
 
-    A model card that is there already is kept: it may speak of more than these SAEs. Raises `UserError` without a token
-    and for whatever the hub refuses.
+    A model card that is there already is kept: it may speak of more than these SAEs. A file of an earlier push that one
+    of these SAEs has no longer, such as its forget edit, is deleted. Raises `UserError` without a token and for
+    whatever the hub refuses.
     """
     check_repo_id(repo_id)
     if get_token() is None:
@@ -41,8 +43,9 @@ def push(folder: Path, repo_id: str, *, private: bool = False) -> str:
         api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
-            allow_patterns=list(OTHER_FILES),
+            allow_patterns=[CARD_FILE, *(f"*/{file}" for file in OTHER_FILES)],
             ignore_patterns=kept,
+            delete_patterns=_lacking(saes),
             commit_message=f"Add evaluations and forget edits of {', '.join(saes)}",
         )
     # The hub client raises errors of its HTTP library, which differs between its versions.
@@ -52,3 +55,9 @@ def push(folder: Path, repo_id: str, *, private: bool = False) -> str:
             "network, and run the same command again; what is there already is not uploaded twice."
         ) from error
     return str(url)
+
+
+def _lacking(saes: Mapping[str, Path]) -> list[str]:
+    """Files that an SAE can have and these have not, as they are called on the hub."""
+    files = (*SAE_FILES, *OTHER_FILES)
+    return [f"{name}/{file}" for name, folder in saes.items() for file in files if not (folder / file).is_file()]

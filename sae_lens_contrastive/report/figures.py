@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from sae_lens_contrastive.files import written_whole
 from sae_lens_contrastive.report.frontier import draw_frontier
 from sae_lens_contrastive.report.groups import draw_clusters, draw_correlation_history
 from sae_lens_contrastive.report.importance import draw_importance
@@ -38,16 +39,21 @@ def write_figures(results: SavedResults, folder: Path | str) -> list[Path]:
 
     From the evaluation: `unlearning_scores.png`, `frontier.png` and, if it was measured, `relearning.png`. From the
     training: `training_losses.png`, and, where they were recorded, `correlation_history.png`, `clusters.png`,
-    `importance.png`, `stability.png` and `curriculum.png`. From both: `feature_thresholds.png`.
+    `importance.png`, `stability.png` and `curriculum.png`. From both: `feature_thresholds.png`. Raises `UserError` if
+    there is no room for one.
     """
     written = []
     # A dollar sign in a name is no formula.
     with rc_context({"text.parse_math": False}):
         for name, draw in DRAWINGS.items():
             if (figure := draw(results)) is not None:
-                FigureCanvasAgg(figure)
-                path = Path(folder) / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                figure.savefig(path, dpi=300)
-                written.append(path)
+                written.append(save_figure(figure, Path(folder) / name))
     return written
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Draw a figure into a PNG file, which appears whole or not at all; `UserError` if there is no room for it."""
+    FigureCanvasAgg(figure)
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=300)
+    return path

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json
+from sae_lens_contrastive.report.figures import save_figure
+from sae_lens_contrastive.report.table import in_columns
 
 PARETO_FILE = "pareto.json"
 FIGURE_FILE = "pareto_front.png"
@@ -24,7 +25,7 @@ def write_pareto_front(folder: Path | str) -> Path | None:
 
     A point a trial, its colour the explained variance. Trials that no other dominates in all three objectives are
     ringed and numbered; the line joins those that none dominates in the two accuracies. Raises `UserError` if the file
-    is missing or damaged.
+    is missing or damaged, or there is no room for the figure.
     """
     trials = _trials(Path(folder) / PARETO_FILE)
     measured = [trial for trial in trials if trial["values"] is not None]
@@ -43,10 +44,7 @@ def write_pareto_front(folder: Path | str) -> Path | None:
     axes.set_title(f"{len(measured)} trials" + (f", {failed} more failed" if failed else ""), fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    FigureCanvasAgg(figure)
-    path = Path(folder) / FIGURE_FILE
-    figure.savefig(path, dpi=300)
-    return path
+    return save_figure(figure, Path(folder) / FIGURE_FILE)
 
 
 def front_table(folder: Path | str) -> str:
@@ -56,9 +54,7 @@ def front_table(folder: Path | str) -> str:
     for trial in sorted(front, key=lambda trial: (trial["values"]["forget_accuracy"], trial["number"])):
         values = ", ".join(f"{key}={_short(value)}" for key, value in trial.get("params", {}).items())
         lines.append((f"{trial['number']:03d}", *(f"{trial['values'][name]:.3f}" for name in _VALUES), values))
-    widths = [max(len(line[column]) for line in lines) for column in range(5)]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
+    return in_columns(lines)
 
 
 def best_pairs(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

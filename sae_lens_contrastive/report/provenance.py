@@ -14,8 +14,8 @@ from sae_lens_contrastive.files import read_json
 from sae_lens_contrastive.report.results import setting_of
 from sae_lens_contrastive.report.saved_rows import checked_run
 from sae_lens_contrastive.report.table import Cells
+from sae_lens_contrastive.runs import RUN_FILE
 
-_RUN_FILE = "run.json"
 _MAX_CONFIGURATIONS = 200
 _MAX_CHARACTERS = 20_000
 
@@ -36,8 +36,8 @@ def load_configurations(folder: Path | str) -> list[Configuration]:
     Raises `UserError` for a file that no run wrote.
     """
     folder = Path(folder)
-    own = folder / _RUN_FILE
-    paths = [own] if own.is_file() else sorted(folder.glob(f"*/{_RUN_FILE}"))
+    own = folder / RUN_FILE
+    paths = [own] if own.is_file() else sorted(folder.glob(f"*/{RUN_FILE}"))
     found = []
     for path in paths:
         run = checked_run(read_json(path), path)

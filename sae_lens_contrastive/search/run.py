@@ -37,8 +37,9 @@ def run_search(search: Search, out: Path | str) -> list[TrialRecord]:
     interrupted search goes on where it stopped, as if it had never been interrupted. At the end `pareto_front.png` is
     drawn.
 
-    Raises `UserError` if Optuna is not installed, `out` holds something else, the first trials all fail, or the model
-    lacks the hook or knows too few of the questions.
+    Raises `UserError` if Optuna is not installed, `out` holds something else, the first trials all fail, the model
+    lacks the hook or knows too few of the questions, or a trial fails by no fault of its own: the next call runs it
+    again.
     """
     proposals = Proposals(search.space, search.population_size, search.seed)
     out = claim_folder(out, "search", search.identity())

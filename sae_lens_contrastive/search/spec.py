@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from sae_lens_contrastive.config import StrictModel, load_yaml, merge, parse_config
 from sae_lens_contrastive.errors import ConfigError, UserError
-from sae_lens_contrastive.training import RunConfig, resolve_run
+from sae_lens_contrastive.training import RunConfig, input_key, resolve_run
 from sae_lens_contrastive.unlearning import EvalSpec, check_spec
 from sae_lens_contrastive.unlearning.spec import EvalInputs
 
@@ -116,6 +116,7 @@ class Search:
         """What two searches must share for one to continue the other: all but the number of trials."""
         return {
             "run": self.run.model_dump(mode="json"),
+            "run_inputs": input_key(self.run),
             "spec": self.spec.model_dump(mode="json"),
             "spec_sha256": self.inputs.digest,
             "space": {key: dimension.model_dump(mode="json") for key, dimension in self.space.items()},

@@ -80,12 +80,18 @@ class TrialRunner:
         self._data_of(run.hook_name)
 
     def run(self, number: int, params: Mapping[str, Any]) -> TrialRecord:
-        """Train and measure one trial; a `UserError` makes it a failed one."""
+        """Train and measure one trial; a `UserError` makes it a failed one.
+
+        Raises `UserError` for what is no fault of the trial, such as a full disk: it can be run again.
+        """
         started = time.perf_counter()
         values, setting, failure = None, None, None
         try:
             values, setting = self._measure(number, params)
         except UserError as error:
+            # With a cause it is the disk's or the hub's, which may do better the next time.
+            if error.__cause__ is not None:
+                raise
             failure = str(error)
         return TrialRecord(
             number=number,

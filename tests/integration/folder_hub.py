@@ -30,7 +30,20 @@ class FolderHub:
     def file_exists(self, repo_id, name):
         return (self.root / repo_id / name).is_file()
 
-    def upload_folder(self, *, folder_path, repo_id, allow_patterns, path_in_repo="", ignore_patterns=(), **_said):
+    def upload_folder(
+        self,
+        *,
+        folder_path,
+        repo_id,
+        allow_patterns,
+        path_in_repo="",
+        ignore_patterns=(),
+        delete_patterns=(),
+        **_said,
+    ):
+        for pattern in delete_patterns:
+            for path in (self.root / repo_id / path_in_repo).glob(pattern):
+                path.unlink()
         for pattern in allow_patterns:
             for path in set(Path(folder_path).glob(pattern)) if pattern not in ignore_patterns else ():
                 target = self.root / repo_id / path_in_repo / path.relative_to(folder_path)

@@ -82,6 +82,26 @@ def test_a_card_that_is_there_is_kept(evaluated, hub):
     assert card.read_text() == "mine"
 
 
+def test_a_config_beside_an_sae_that_is_not_of_its_training_stays_at_home(evaluated):
+    (evaluated / "trained/plain/config.yaml").write_text("api_token: secret\n")
+    assert main(DRY_RUN) == 0
+    assert files(evaluated / "repository") == FILES - {"plain/config.yaml"}
+    assert "secret" not in (evaluated / "repository/README.md").read_text()
+
+
+def test_what_a_later_push_of_an_sae_lacks_is_gone_from_the_hub(evaluated, hub):
+    assert main(PUSH) == 0
+    of_another = hub.root / REPO / "other/forget_edit.json"
+    of_another.parent.mkdir()
+    of_another.write_text("{}")
+    assert main(DRY_RUN) == 0
+    gone = {f"plain/{name}" for name in ("config.yaml", "forget_edit.json", "sparsity.safetensors")}
+    for name in gone:
+        (evaluated / "repository" / name).unlink()
+    upload.push(evaluated / "repository", REPO)
+    assert files(hub.root / REPO) == FILES - gone | {"other/forget_edit.json"}
+
+
 def test_an_sae_without_a_passing_setting_has_no_edit_and_a_zero_with_its_cause(evaluated, hub):
     gate = ["--set", "interventions={clamp: {multiplier: 100000}}", "--set", "retain_gate=1.0"]
     measures = ["--set", "measures.random_baseline=null", "--set", "measures.text_effects=null"]

@@ -108,9 +108,10 @@ def test_only_train_runs_by_ranks(monkeypatch, tmp_path, capsys):
     assert not (tmp_path / "demo").exists()
 
 
-def test_a_timeout_is_more_than_nothing(working, capsys):
-    assert main([*TRAIN, "--rank-timeout", "0"]) == 2
-    assert "--rank-timeout is 0. Give more than 0 seconds." in capsys.readouterr().err
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e+12"])
+def test_a_timeout_is_more_than_nothing_and_has_an_end(working, capsys, seconds):
+    assert main([*TRAIN, "--rank-timeout", seconds]) == 2
+    assert f"--rank-timeout is {seconds}. Give more than 0 seconds, a year at most." in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -118,9 +118,14 @@ def test_seeds_that_are_done_are_kept(rmu, tmp_path, monkeypatch, capsys):
     rmu.main()
     first = out / "seed0/results.json"
     written = first.stat().st_mtime_ns
+    # As a process leaves them that is killed between the results and the end.
+    left = out / "seed0/candidates"
+    left.mkdir()
+    (left / "0.safetensors").write_bytes(b"")
     monkeypatch.setattr(sys, "argv", [*sys.argv, "1"])
     rmu.main()
     assert first.stat().st_mtime_ns == written
+    assert not left.exists()
     rows = json.loads((out / "results.json").read_text())
     assert [(row["variant"], row["seed"]) for row in rows] == [
         ("rmu", 0),
@@ -131,6 +136,29 @@ def test_seeds_that_are_done_are_kept(rmu, tmp_path, monkeypatch, capsys):
     assert rows[:2] == json.loads(first.read_text())
     assert {row["retain_gate"] for row in rows if row["variant"] == "rmu-ungated"} == {0}
     assert "rmu" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("target", "made", "differing"),
+    [
+        ("rmu.corpus_digest", lambda _source: "other", "corpora_sha256"),
+        ("rmu.RunConfig.left_out_entities", lambda _run: ["other"], "left_out_sha256"),
+        ("rmu.package_versions", dict, "versions"),
+    ],
+)
+def test_what_was_made_of_other_data_is_not_gone_on_with(rmu, tmp_path, monkeypatch, target, made, differing):
+    given = [*FILES, "--grid", made_grid(tmp_path), "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["rmu", *map(str, given)])
+
+    def stop(*_args, **_kwargs):
+        raise RuntimeError("stopped")
+
+    monkeypatch.setattr(rmu, "load_model", stop)
+    with pytest.raises(RuntimeError, match="stopped"):
+        rmu.main()
+    monkeypatch.setattr(target, made)
+    with pytest.raises(UserError, match=rf"out holds another run \(config\.{differing}"):
+        rmu.main()
 
 
 def test_a_seed_that_is_stopped_goes_on_with_the_weights_it_has(rmu, tmp_path, monkeypatch):

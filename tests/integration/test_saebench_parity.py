@@ -6,11 +6,13 @@ import sys
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from sae_lens_contrastive.data.questions import Question
+from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.unlearning.answers import QuestionEvaluator
 from sae_lens_contrastive.unlearning.corpus import packed_contexts
 from sae_lens_contrastive.unlearning.prompts import PromptWriter
@@ -184,6 +186,19 @@ def test_contexts_are_saebenchs(tiny, scripts, make_task):
     for tokens, texts in zip(sides, (task.forget_texts_as_read, task.retain_texts), strict=True):
         ours = packed_contexts(tiny.tokenizer, texts, 16, 100_000)
         assert sorted(ours.tokens) == sorted(tokens.tolist())
+
+
+@pytest.mark.parametrize(("known", "side"), [("human_aging", "forget"), ("wmdp-bio", "retain")])
+def test_a_side_of_which_nothing_is_known_is_said(tiny, scripts, make_task, monkeypatch, known, side):
+    parity, _, cases = scripts
+    task = make_task("cloze")
+    monkeypatch.setattr(parity, "make_task", lambda *_args, **_kwargs: task)
+    monkeypatch.setattr(
+        parity, "known_questions", lambda *_args: {name: [0] * (name == known) for name in task.questions}
+    )
+    options = SimpleNamespace(mmlu=None, max_asked=1, batch_size=1, max_known=1)
+    with pytest.raises(UserError, match=f"tiny-random-gemma-2 knows none of the {side} questions of --prompts cloze"):
+        parity._known_task(tiny, cases.SUBJECTS["tiny-random-gemma-2"], "cloze", options)
 
 
 def test_a_cloze_is_read_by_whole_sequences(tiny, scripts):

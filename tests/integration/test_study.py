@@ -151,6 +151,39 @@ def test_parts_are_taken_from_earlier_results_unless_something_has_changed(
     assert not (tmp_path / "five").exists()
 
 
+def test_rows_are_taken_over_only_under_the_names_that_the_study_gives_them(study_file, tmp_path, monkeypatch):
+    specs = [{"n_features": [2]}, {"n_features": [3]}]
+
+    def calling_them(*names):
+        return {"settings": {"as_published": {"evaluations": dict(zip(names, specs, strict=True))}}}
+
+    def rows_of(_place, part, *_others):
+        names = [f"run0, {name}" if name else "run0" for name in part.evaluations]
+        return [row(name, study_setting=part.setting) for name in names]
+
+    monkeypatch.setattr(study_module, "load_model", lambda *_a, **_k: None)
+    monkeypatch.setattr(study_module, "_rows", rows_of)
+    first = run_study(study_file, tmp_path / "one", calling_them("few", "many"), only=["as_published/seed0"])
+    assert [each["variant"] for each in first] == ["run0", "run0, few", "run0, many"]
+    monkeypatch.setattr(study_module, "load_model", _wanted)
+    how = {"only": ["as_published/seed0"], "finished": tmp_path / "one/results.json"}
+    assert run_study(study_file, tmp_path / "two", calling_them("few", "many"), **how) == first
+    for number, names in enumerate((("few", "all"), ("many", "few"))):
+        out = tmp_path / f"renamed{number}"
+        with pytest.raises(_ModelWantedError):
+            run_study(study_file, out, calling_them(*names), **how)
+        (out / "as_published/seed0").mkdir(parents=True)
+        shutil.copy(tmp_path / "one/as_published/seed0" / ROWS_FILE, out / "as_published/seed0")
+        with pytest.raises(_ModelWantedError):
+            run_study(study_file, out, calling_them(*names), only=how["only"])
+
+
+def row(variant, **facts):
+    held_out = {"forget_accuracy": 0.5, "chance": 0.25, "forgetting": 0.7, "retain_accuracy": 1.0, "ci95": [0.4, 0.6]}
+    scored = {"unlearning_score": 0.5, "held_out": held_out, "cause_of_zero": None, "retain_gate": 0.99}
+    return {"variant": variant, "seed": 0, "forget_domain": "countries", **scored, **facts}
+
+
 def test_a_part_whose_questions_have_changed_is_run_again(study_file, model_cache, tmp_path):
     run_study(study_file, tmp_path, only=["as_published/seed0"])
     saved = tmp_path / "as_published/seed0" / ROWS_FILE

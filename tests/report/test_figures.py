@@ -1,4 +1,5 @@
 import itertools
+import resource
 
 import pytest
 from made_results import (
@@ -16,6 +17,7 @@ from made_results import (
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
+from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.report import SavedResults, load_results, write_figures
 from sae_lens_contrastive.report.figures import DRAWINGS
 
@@ -45,6 +47,23 @@ def test_every_figure_of_a_study(study_folder):
     assert [path.name for path in written] == ALL
     for path in written:
         _is_drawn(path)
+
+
+@pytest.fixture
+def full_disk():
+    """No file grows beyond a size, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_disk_that_fills_is_said_and_leaves_no_half_of_a_figure(tmp_path, full_disk):
+    results = SavedResults(runs=[run("plain")])
+    (tmp_path / "training_losses.png").write_bytes(b"the one before")
+    with pytest.raises(UserError, match=r"There is no room to write .*training_losses\.png"):
+        write_figures(results, tmp_path)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"the one before"]
 
 
 def test_what_has_no_data_is_not_drawn(tmp_path):

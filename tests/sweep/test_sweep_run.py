@@ -219,6 +219,23 @@ def test_a_node_without_the_folder_or_with_other_files_is_said(sweep_file, hand_
     other = JobRunner("there").attempt(job.model_copy(update={"digest": "0" * 64}), 1)
     assert other.error.startswith("there has other files or packages than where the sweep was started: {")
     assert not other.is_final
+    (job.folder / "job.json").unlink()
+    Path("forget.jsonl").unlink()
+    lacking = JobRunner("there").attempt(job, 1)
+    assert lacking.error.startswith("there lacks what was there when the sweep was started: No corpus at")
+    assert not lacking.is_final
+
+
+def test_an_attempt_that_a_node_cannot_make_counts_as_any_other(sweep_file, hand_made, monkeypatch):
+    whole = JobRunner.attempt
+
+    def without_the_folder(runner, job, number):
+        return whole(runner, job.model_copy(update={"out": Path("nowhere").resolve()}), number)
+
+    monkeypatch.setattr(JobRunner, "attempt", without_the_folder)
+    with pytest.raises(UserError, match=r"All of 4 trials failed, .* is not there on"):
+        sweep_of(sweep_file(retries=1))
+    assert [len(read_json(path)) for path in Path("out").glob("jobs/*/failures.json")] == [2] * 4
 
 
 def test_a_damaged_result_and_another_sweep_are_refused(sweep_file, hand_made):

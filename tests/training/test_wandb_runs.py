@@ -137,6 +137,19 @@ def test_without_a_key_nothing_is_begun(corpora, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("said", ["invalid API key", "Failed to authenticate with https://api.wandb.ai: no route"])
+def test_a_key_that_the_server_does_not_take_is_said_in_a_sentence(corpora, tmp_path, monkeypatch, capsys, said):
+    def refuse(prompt):
+        raise wandb.errors.AuthenticationError(said)
+
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr(wandb, "login", refuse)
+    command = ["train", str(TARGET), *map(str, variants("baseline")), "--out", str(tmp_path / "out")]
+    assert main([*command, "--set", "training.log_to_wandb=true"]) == 2
+    assert f"Logging in to W&B failed: {said}. Log in with `wandb login`, or" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_refused_project_is_said_in_a_sentence(corpora, tmp_path, monkeypatch):
     def refuse(**how):
         raise wandb.errors.CommError("permission denied")
