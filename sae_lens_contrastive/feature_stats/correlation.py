@@ -33,10 +33,6 @@ class FeatureCorrelation:
     histogram: Float64[np.ndarray, " n_bins"]
     """Histogram of |C| over [0, 1]: ordered pairs of different features that fired together."""
 
-    def among(self, columns: Int[Tensor, " n"]) -> Float[Tensor, "n n"]:
-        """C restricted to the given columns."""
-        return torch.from_numpy(self.profiles.square(columns.numpy()))
-
     def percentiles(self, percents: Sequence[float]) -> list[float] | None:
         """Percentiles of |C_ij| over i < j that fired together, to 1/8192; None without such pairs.
 

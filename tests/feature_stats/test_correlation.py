@@ -46,16 +46,16 @@ def test_correlations_are_pearsons(products):
     found = computed(acts)
     assert (found.profiles.dense is not None) == (products == "dense")
     expected = np.corrcoef(acts.numpy().T)
-    np.testing.assert_allclose(found.among(torch.arange(12)).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(found.profiles.square(np.arange(12)), expected, atol=1e-5)
     columns = torch.tensor([3, 1, 7])
-    np.testing.assert_allclose(found.among(columns).numpy(), expected[[3, 1, 7]][:, [3, 1, 7]], atol=1e-5)
+    np.testing.assert_allclose(found.profiles.square(columns.numpy()), expected[[3, 1, 7]][:, [3, 1, 7]], atol=1e-5)
 
 
 def test_a_feature_that_is_always_on_keeps_its_precision(products):
     acts = sparse_acts(share=0.1)
     acts[:, 4] = 50 + acts[:, 5]
     expected = np.corrcoef(acts.double().numpy().T)
-    np.testing.assert_allclose(computed(acts).among(torch.arange(12)).numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(computed(acts).profiles.square(np.arange(12)), expected, atol=1e-4)
 
 
 def test_partners_correlate_highest(products, monkeypatch):
