@@ -21,6 +21,13 @@ class StrictModel(BaseModel):
     )
 
 
+def distinct_seeds(seeds: list[int]) -> list[int]:
+    """Seeds as they are; `ConfigError` if one is there twice or below 0."""
+    if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise ConfigError(f"{seeds} must be distinct seeds of 0 or more.")
+    return seeds
+
+
 _MOST_YAML_NODES = 100_000
 """Values in a configuration, counted as often as aliases repeat them."""
 

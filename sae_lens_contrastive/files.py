@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import hashlib
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,29 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of what a file holds."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def input_sha256(path: Path) -> str:
+    """SHA-256 of a file that is only read here: computed once, until its size or its time of change is another.
+
+    Raises `UserError` if it cannot be read.
+    """
+    try:
+        state = path.stat()
+        return _sha256_of_state(path.resolve(), state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+@lru_cache
+def _sha256_of_state(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - they tell one state from another
+    return file_sha256(path)
 
 
 def write_json(path: Path | str, value: Any) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from sae_lens_contrastive.config import StrictModel
+from sae_lens_contrastive.config import StrictModel, distinct_seeds
 from sae_lens_contrastive.errors import ConfigError
 
 PLAIN = "plain"
@@ -44,12 +44,7 @@ class StudySpec(StrictModel):
     settings: dict[str, StudySetting] = Field(min_length=1)
     """Settings by name."""
 
-    @field_validator("seeds")
-    @classmethod
-    def _are_distinct(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) != len(seeds) or min(seeds) < 0:
-            raise ConfigError(f"{seeds} must be distinct seeds of 0 or more.")
-        return seeds
+    _seeds_are_distinct = field_validator("seeds")(distinct_seeds)
 
     @model_validator(mode="after")
     def _settings_have_known_seeds_and_folder_names(self) -> StudySpec:

@@ -8,7 +8,7 @@ import zlib
 import pytest
 
 from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.files import read_json, read_jsonl, write_bytes_atomic, write_json
+from sae_lens_contrastive.files import file_sha256, input_sha256, read_json, read_jsonl, write_bytes_atomic, write_json
 
 
 def test_json_is_strict_readable_text(tmp_path):
@@ -104,3 +104,20 @@ def test_a_damaged_gzip_file_is_named(tmp_path, damage):
 def test_a_missing_jsonl_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"No file at .*gone\.jsonl"):
         list(read_jsonl(tmp_path / "gone.jsonl"))
+
+
+def test_an_input_is_hashed_again_when_it_has_changed(tmp_path, monkeypatch):
+    path = tmp_path / "text"
+    path.write_bytes(b"abc")
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert file_sha256(path) == input_sha256(path) == known
+    with monkeypatch.context() as patch:
+        patch.setattr("sae_lens_contrastive.files.file_sha256", lambda _path: pytest.fail("read twice"))
+        assert input_sha256(path) == known
+    path.write_bytes(b"longer")
+    assert input_sha256(path) == file_sha256(path) != known
+
+
+def test_an_input_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none cannot be read: No such file"):
+        input_sha256(tmp_path / "none")

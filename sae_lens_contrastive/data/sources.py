@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +14,7 @@ from sae_lens_contrastive.data.hub_datasets import HUB_PREFIX
 from sae_lens_contrastive.data.hub_questions import HubQuestions
 from sae_lens_contrastive.data.questions import Question, load_questions, of_split
 from sae_lens_contrastive.errors import UserError, unknown_choice
+from sae_lens_contrastive.files import input_sha256
 
 WORLD_FACTS = "world_facts"
 SHUFFLE_BUFFER = 2000
@@ -113,7 +113,7 @@ def corpus_digest(source: str) -> str:
     if source.startswith(HUB_PREFIX):
         HubCorpus.parse(source)
         return source
-    return hashlib.sha256(corpus_file(source).read_bytes()).hexdigest()
+    return input_sha256(corpus_file(source))
 
 
 def held_out_entities(questions: Sequence[Question]) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from sae_lens_contrastive.files import input_sha256
 
 
 def weights_digest(tensors: dict[str, Tensor], about: str = "") -> str:
@@ -30,12 +31,5 @@ def folder_digest(folder: Path) -> str:
     """SHA-256 of the files that lie in a folder, such as one that a model or an SAE was saved to, by their names."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        state = path.stat()
-        digest.update(f"{path.name} {_file_digest(path.resolve(), state.st_size, state.st_mtime_ns)} ".encode())
+        digest.update(f"{path.name} {input_sha256(path)} ".encode())
     return digest.hexdigest()
-
-
-@lru_cache
-def _file_digest(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - a file that was written anew has others
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from sae_lens_contrastive.config import StrictModel, load_yaml, merge, parse_config
+from sae_lens_contrastive.config import StrictModel, distinct_seeds, load_yaml, merge, parse_config
 from sae_lens_contrastive.errors import ConfigError, UserError
 from sae_lens_contrastive.models import device_type
 from sae_lens_contrastive.search.spec import Dimension, Value, check_can_be_varied, parse_space, with_values
@@ -72,12 +72,7 @@ class SweepSpec(StrictModel):
     spec_overrides: dict[str, Any] = Field(default_factory=dict)
     """Keys of the specification to change."""
 
-    @field_validator("seeds")
-    @classmethod
-    def _are_distinct(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) != len(seeds) or min(seeds) < 0:
-            raise ConfigError(f"{seeds} must be distinct seeds of 0 or more.")
-        return seeds
+    _seeds_are_distinct = field_validator("seeds")(distinct_seeds)
 
     @field_validator("grid")
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.files import disk_that_may_be_full, read_json, replace_folder, write_json
+from sae_lens_contrastive.files import disk_that_may_be_full, file_sha256, read_json, replace_folder, write_json
 
 CHECKSUMS_FILE = "checksums.json"
 RUNS_FILE = "runs.json"
@@ -72,7 +71,7 @@ def remove_newer(folder: Path, than: Path | None) -> None:
 def seal(folder: Path) -> None:
     """Write the SHA-256 of every file below a folder beside them."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    write_json(folder / CHECKSUMS_FILE, {path.relative_to(folder).as_posix(): _sha256(path) for path in files})
+    write_json(folder / CHECKSUMS_FILE, {path.relative_to(folder).as_posix(): file_sha256(path) for path in files})
 
 
 def damage(folder: Path) -> str | None:
@@ -86,7 +85,7 @@ def damage(folder: Path) -> str | None:
     for name, digest in digests.items():
         if not (folder / name).is_file():
             return f"{name} is missing"
-        if _sha256(folder / name) != digest:
+        if file_sha256(folder / name) != digest:
             return f"{name} is not what was written"
     return None
 
@@ -101,8 +100,3 @@ def _holds(checkpoint: Path, runs: Mapping[str, str]) -> bool:
 
 def _n_tokens(checkpoint: Path) -> int:
     return int(checkpoint.name)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -33,7 +33,7 @@ def stream_key(run: RunConfig) -> str:
     """Hash of everything that shapes the activation stream of a run; runs that share it can be trained together."""
     training = run.training
     parts = {
-        "model": [run.model, run.dtype, run.device, run.hook_name, run.seed, *_model_content(run)],
+        "model": [run.model, run.dtype, run.device, run.hook_name, run.seed],
         "corpora": [
             _corpora_digest(run),
             run.corpora.forget_share,
@@ -48,11 +48,11 @@ def stream_key(run: RunConfig) -> str:
 
 
 def input_key(run: RunConfig) -> str:
-    """Hash of everything that a run reads: its stream, and the folder of an SAE that it starts from."""
-    stream, start = stream_key(run), run.warm_start
-    if start is None or start.path is None:
-        return stream
-    return hashlib.sha256(f"{stream} {folder_digest(start.path)}".encode()).hexdigest()[:16]
+    """Hash of everything that a run reads: its stream, and what folders of a model and of an SAE to start from hold."""
+    start = [] if run.warm_start is None or run.warm_start.path is None else [folder_digest(run.warm_start.path)]
+    if not (folders := [*_model_content(run), *start]):
+        return stream_key(run)
+    return hashlib.sha256(" ".join([stream_key(run), *folders]).encode()).hexdigest()[:16]
 
 
 def run_key(run: RunConfig) -> str:

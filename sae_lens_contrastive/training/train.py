@@ -142,7 +142,9 @@ def _train_together(
     model: Any,
 ) -> None:
     start = time.perf_counter()
+    # Before anything is read: what changes during the run is not what it was made from.
     keys = {run.variant: run_key(run) for run in runs}
+    made_from = {run.variant: _made_from(run) for run in runs}
     own_checkpoints = checkpoints / hashlib.sha256("".join(sorted(keys.values())).encode()).hexdigest()[:16]
     for run in runs:
         check_hook(model, run.hook_name, run.sae.get("d_in"))
@@ -168,7 +170,13 @@ def _train_together(
         def save() -> None:
             for run in runs:
                 runners[run.variant].save_final_sae_whole(trainers[run.variant])
-                _write_results(run, folders[run.variant], trainers[run.variant], max(0.0, shared))
+                _write_results(
+                    run,
+                    folders[run.variant],
+                    trainers[run.variant],
+                    seconds_shared=max(0.0, shared),
+                    made_from=made_from[run.variant],
+                )
 
         by_first(save)
     # Not before: until everything is saved, the last checkpoint is what a killed run goes on from.
@@ -183,7 +191,14 @@ def _remove_spent_checkpoints(out: Path) -> None:
             shutil.rmtree(together, ignore_errors=True)
 
 
-def _write_results(run: RunConfig, folder: Path, trainer: ContrastiveSAETrainer, seconds_shared: float) -> None:
+def _write_results(
+    run: RunConfig,
+    folder: Path,
+    trainer: ContrastiveSAETrainer,
+    *,
+    seconds_shared: float,
+    made_from: dict[str, Any],
+) -> None:
     write_json(folder / HISTORY_FILE, trainer.history)
     write_json(folder / TRACKERS_FILE, trainer.records())
     summary = {
@@ -199,7 +214,7 @@ def _write_results(run: RunConfig, folder: Path, trainer: ContrastiveSAETrainer,
         "train_seconds": trainer.seconds_in_steps + seconds_shared,
     }
     log_results(trainer.cfg.logger, summary, trainer.records())
-    write_json(folder / SUMMARY_FILE, {**summary, _MADE_FROM: _made_from(run)})
+    write_json(folder / SUMMARY_FILE, {**summary, _MADE_FROM: made_from})
 
 
 def _texts(run: RunConfig) -> _Texts:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from safetensors.torch import load_file
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 TARGET = CONFIGS / "targets/tiny.yaml"
 HOOK = "blocks.19.hook_resid_post"
@@ -16,3 +18,11 @@ def overrides(corpora, **training):
         "corpora": {**corpora, "hold_out_entities_of": []},
         "training": {"training_tokens": 2048, "train_batch_size_tokens": 256, "cache_tokens": 1024, **training},
     }
+
+
+def weights(folder):
+    return load_file(folder / "sae/sae_weights.safetensors")
+
+
+class Killed(BaseException):
+    """Ends a run where it stands: nothing of ours catches it."""

@@ -5,8 +5,7 @@ import signal
 
 import pytest
 import torch
-from made_runs import TARGET, overrides, variants
-from safetensors.torch import load_file
+from made_runs import TARGET, Killed, overrides, variants, weights
 
 from sae_lens_contrastive.training import load_summary, resolve_runs, train_runs
 from sae_lens_contrastive.training.identity import stream_key
@@ -96,10 +95,6 @@ def made_of(sae, name, changes):
     return resolve_runs(TARGET, variants("baseline"), {**sae, **changes, "variant": name})
 
 
-def weights(folder):
-    return load_file(folder / "sae/sae_weights.safetensors")
-
-
 def assert_same_run(a, b):
     found, expected = weights(a), weights(b)
     assert found.keys() == expected.keys()
@@ -145,10 +140,6 @@ def test_runs_on_different_streams_are_trained_apart(corpora):
     (faster,) = resolve_runs(TARGET, variants("run0"), settings(corpora, lr=0.01))
     assert stream_key(faster) == stream_key(run)
     assert len({stream_key(each) for each in (run, wider, other)}) == 3
-
-
-class Killed(BaseException):
-    """Ends a run where it stands: nothing of ours catches it."""
 
 
 @pytest.mark.parametrize("cache_tokens", [1024, 0], ids=["collected", "streamed"])

@@ -197,7 +197,7 @@ def test_a_run_that_is_killed_before_its_summary_goes_on_from_its_last_checkpoin
 ):
     runs = resolve_runs(TARGET, variants("baseline"), overrides(corpora, training_tokens=2560, n_checkpoints=4))
 
-    def interrupt(*_arguments):
+    def interrupt(*_arguments, **_options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -5,20 +5,15 @@ import shutil
 
 import pytest
 import torch
-from made_runs import TARGET, overrides, variants
-from safetensors.torch import load_file
+from made_runs import TARGET, Killed, overrides, variants, weights
 
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.models import TINY_GEMMA_2
 from sae_lens_contrastive.models.embedded import embedded_model_folder
 from sae_lens_contrastive.training import resolve_runs, train_runs
 from sae_lens_contrastive.training import train as train_module
-from sae_lens_contrastive.training.identity import activation_cache, run_key, stream_key
+from sae_lens_contrastive.training.identity import activation_cache, input_key, run_key, stream_key
 from sae_lens_contrastive.training.side_by_side import SideBySideTrainer
-
-
-class Killed(BaseException):
-    """Ends a run where it stands: nothing of ours catches it."""
 
 
 def made(corpora, *names, **training):
@@ -47,10 +42,6 @@ def steps(monkeypatch):
     original = SideBySideTrainer._update_pbar
     monkeypatch.setattr(SideBySideTrainer, "_update_pbar", lambda *a: taken.append(1) or original(*a))
     return taken
-
-
-def weights(folder):
-    return load_file(folder / "sae/sae_weights.safetensors")
 
 
 def assert_same(folder, other):
@@ -151,13 +142,16 @@ def test_a_folder_that_is_written_anew_is_another_model_and_another_beginning(co
 
     def keys():
         (run,) = resolve_runs(TARGET, variants("run0"), changes | {"warm_start": {"path": str(trained / "sae")}})
-        return stream_key(run), run_key(run)
+        return stream_key(run), input_key(run), run_key(run)
 
     first = keys()
     assert keys() == first
+    assert len(set(first)) == 3
     (trained / "sae/cfg.json").write_text((trained / "sae/cfg.json").read_text() + " ")
     second = keys()
-    assert second[0] == first[0]
-    assert second[1] != first[1]
     (model / "config.json").write_text((model / "config.json").read_text() + " ")
-    assert keys()[0] != second[0]
+    third = keys()
+    # What a folder holds does not decide what may be trained together.
+    assert first[0] == second[0] == third[0]
+    for of_run in zip(first[1:], second[1:], third[1:], strict=True):
+        assert len(set(of_run)) == 3
