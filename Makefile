@@ -22,12 +22,13 @@ study: $(STAMP)
 	$(BIN)/sae-lens-contrastive study evals/recipe_smollm2.yaml --out runs/recipe
 	$(BIN)/python evals/peers/rmu.py $(RMU) --out runs/rmu
 
-# The committed results and the documents' tables, from whichever of demo and study have run.
+# The committed results and the documents' tables and figure, from whichever of demo and study have run.
 tables: $(STAMP)
 	for name in demo study recipe rmu; do \
 	  if test -f runs/$$name/results.json; then cp runs/$$name/results.json evals/results/$$name.json; fi; \
 	done
 	$(BIN)/python scripts/document_tables.py
+	$(BIN)/python scripts/document_figures.py
 
 test: $(STAMP)
 	$(TEST)
@@ -54,6 +55,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_documents.py
 	$(BIN)/python scripts/document_tables.py --check
+	$(BIN)/python scripts/document_figures.py --check
 	$(BIN)/mkdocs build --strict --quiet
 
 docs: $(STAMP)
