@@ -5,7 +5,7 @@ on retain text,
 L = mean over forget tokens of |x - c u|^2 / d + retain_weight * mean over retain tokens of |x - x_model|^2 / d,
 with u a fixed random unit vector whose entries are all positive, as in the paper's code. c is `steering` times the mean
 norm of x on forget text. Only the down projections of the last three MLPs up to the layer learn, by AdamW.
-Position 0 is left out: its norm is of another size.
+Position 0 is left out: its norm is of another size. Sources of text take turns, sequence by sequence.
 
 Every combination of each of the grids in a file is trained; the one to report is chosen on the `select` questions, as
 the settings of an SAE are, and then put the held-out ones. A second result, `rmu-ungated`, is of the combination that
@@ -16,39 +16,37 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import itertools
-import re
+import math
 import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Annotated, Any
 
 import torch
-from jaxtyping import Float, Int
 from pydantic import Field
+from rmu_training import N_LAYERS, Rmu, RmuTrainer
 from sklearn.model_selection import ParameterGrid
 from torch import Tensor
-from tqdm import tqdm
 
 from sae_lens_contrastive.config import StrictModel, load_yaml, parse_config
-from sae_lens_contrastive.data.sources import corpus_dataset, corpus_digest
+from sae_lens_contrastive.data.sources import corpus_digest, load_corpus_sources
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.kept_tensors import kept_tensors
-from sae_lens_contrastive.models import load_model, residual_at_hook
-from sae_lens_contrastive.models.residual import blocks_replaced
+from sae_lens_contrastive.models import load_model
+from sae_lens_contrastive.models.digest import model_content
 from sae_lens_contrastive.report import results_table
 from sae_lens_contrastive.report.results import RESULTS_FILE
-from sae_lens_contrastive.runs import claim_folder
+from sae_lens_contrastive.runs import claim_folder, nothing_left_if_refused
 from sae_lens_contrastive.training.run_config import RunConfig, resolve_run
 from sae_lens_contrastive.unlearning import EvalSpec, check_spec
 from sae_lens_contrastive.unlearning.corpus import Contexts, packed_contexts
 from sae_lens_contrastive.unlearning.measures import WeightEdit
 from sae_lens_contrastive.unlearning.shared import UNEDITED_FOLDER, HookData
-from sae_lens_contrastive.unlearning.spec import EvalInputs
+from sae_lens_contrastive.unlearning.spec import CHARACTERS_PER_TOKEN, EvalInputs
 from sae_lens_contrastive.unlearning.weight_edits import WeightCandidate, answer_with_weights, evaluate_weights
 from sae_lens_contrastive.versions import package_versions
 
@@ -56,28 +54,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 GRID = ROOT / "evals/peers/rmu.yaml"
 CANDIDATES_FOLDER = "candidates"
 SECONDS = "train_seconds"
-N_LAYERS = 3
-"""MLPs that learn, the layer's own the last."""
 
-
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(gt=0)]
 Values = Annotated[list[float], Field(min_length=1)]
-
-
-class Rmu(StrictModel):
-    """Hyperparameters."""
-
-    steering: Positive
-    """c in units of the mean norm of the residual stream on forget text."""
-    retain_weight: Positive
-    """Weight of the retain side."""
-    lr: Positive
-    """Learning rate of AdamW."""
-    n_steps: Count
-    """Steps, each on other sequences."""
-    n_sequences: Count
-    """Sequences of either side in a step."""
 
 
 class RmuGrids(StrictModel):
@@ -93,95 +71,6 @@ def read_grids(file: Path) -> list[Rmu]:
     return [parse_config(Rmu, each, source=f"{file}, grids") for each in ParameterGrid(grids)]
 
 
-class RmuTrainer:
-    """A model with sequences of both sides, their residual stream below what learns computed once."""
-
-    def __init__(self, model: Any, layer: int, forget: Contexts, retain: Contexts) -> None:
-        self.model = model
-        self.layer = layer
-        self.first = layer - N_LAYERS + 1
-        self.forget, self.retain = self._side(forget, "forget"), self._side(retain, "retain")
-
-    def check(self, options: Rmu) -> None:
-        """`UserError` if a step takes more sequences than a side has."""
-        most = min(len(side.tokens) for side in (self.forget, self.retain))
-        if options.n_sequences > most:
-            raise UserError(f"n_sequences is {options.n_sequences}; the shorter side has {most} sequences.")
-
-    def train(self, options: Rmu, seed: int) -> WeightEdit:
-        """Weights after training with options that `check` lets pass; the model's own are put back."""
-        named = {name: p for name, p in self.model.named_parameters() if self._learns(name)}
-        before = {name: weight.detach().clone() for name, weight in named.items()}
-        generator = torch.Generator().manual_seed(seed)
-        direction = torch.nn.functional.normalize(torch.rand(self.model.cfg.d_model, generator=generator), dim=0)
-        target = options.steering * self._mean_norm() * direction.to(self.model.cfg.device)
-        optimizer = torch.optim.AdamW(named.values(), lr=options.lr)
-        sides = (self._batches(side, options, generator) for side in (self.forget, self.retain))
-        batches = itertools.islice(zip(*sides, strict=True), options.n_steps)
-        try:
-            for weight in named.values():
-                weight.requires_grad_(True)
-            for forget, retain in tqdm(batches, total=options.n_steps, desc="RMU", unit="step"):
-                steered = (self._residual(forget.tokens, forget.below) - target).square().mean()
-                held = (self._residual(retain.tokens, retain.below) - retain.residual).square().mean()
-                optimizer.zero_grad()
-                (steered + options.retain_weight * held).backward()
-                optimizer.step()
-            return WeightEdit({name: weight.detach().clone() for name, weight in named.items()})
-        finally:
-            for name, weight in named.items():
-                weight.requires_grad_(False)
-                weight.data = before[name]
-                weight.grad = None
-
-    def _learns(self, name: str) -> bool:
-        match = re.search(r"layers\.(\d+)\..*mlp.*down_proj.*weight$", name)
-        return match is not None and self.first <= int(match[1]) <= self.layer
-
-    def _side(self, contexts: Contexts, name: str) -> _Side:
-        tokens = torch.tensor(contexts.tokens, device=self.model.cfg.device)
-        hook_name = f"blocks.{self.first - 1}.hook_resid_post"
-        read: list[tuple[Tensor, Tensor]] = []
-        with torch.no_grad():
-            for chunk in tqdm(tokens.split(16), desc=f"RMU, {name} text", unit="batch"):
-                below = residual_at_hook(self.model, hook_name, chunk)
-                read.append((below, self._residual(chunk, below)))
-        return _Side(tokens, *map(torch.cat, zip(*read, strict=True)))
-
-    def _mean_norm(self) -> float:
-        return self.forget.residual.norm(dim=-1).mean().item()
-
-    def _residual(
-        self, tokens: Int[Tensor, "batch pos"], below: Float[Tensor, "batch pos d_model"]
-    ) -> Float[Tensor, "batch pos_after_first d_model"]:
-        hook_name = f"blocks.{self.layer}.hook_resid_post"
-        seen: list[Tensor] = []
-
-        def see(residual: Tensor, hook: Any) -> None:  # noqa: ARG001 - the host passes hook by name
-            seen.append(residual)
-
-        # Not run_with_cache: that detaches what it keeps.
-        with blocks_replaced(self.model.blocks[: self.first], below):
-            self.model.run_with_hooks(tokens, fwd_hooks=[(hook_name, see)], stop_at_layer=self.layer + 1)
-        return seen[0][:, 1:]
-
-    def _batches(self, side: _Side, options: Rmu, generator: torch.Generator) -> Iterator[_Side]:
-        while True:
-            order = torch.randperm(len(side.tokens), generator=generator)
-            for rows in order.split(options.n_sequences):
-                if len(rows) == options.n_sequences:
-                    yield _Side(side.tokens[rows], side.below[rows], side.residual[rows])
-
-
-@dataclass(frozen=True)
-class _Side:
-    tokens: Tensor
-    below: Tensor
-    """Residual stream below the first block that learns."""
-    residual: Tensor
-    """The unedited model's residual stream at the layer, position 0 left out."""
-
-
 def main() -> None:
     """Train every combination with every seed, evaluate all, save the results; what is done is kept."""
     options = _options()
@@ -195,10 +84,11 @@ def main() -> None:
         raise UserError(f"--layer is {layer}; RMU trains {N_LAYERS} layers up to it, so it must be {N_LAYERS} or more.")
     grid = read_grids(options.grid)
     inputs = check_spec(spec)
-    claim_folder(options.out, "rmu", _config(spec, inputs, runs[0], layer, grid))
-    model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
-    data = HookData(model, f"blocks.{layer}.hook_resid_post", spec, inputs, options.out / UNEDITED_FOLDER)
-    rows = [row for run in runs for row in _rows(options.out / f"seed{run.seed}", run, layer, grid, data)]
+    with nothing_left_if_refused(options.out):
+        claim_folder(options.out, "rmu", _config(spec, inputs, runs[0], layer, grid))
+        model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
+        data = HookData(model, f"blocks.{layer}.hook_resid_post", spec, inputs, options.out / UNEDITED_FOLDER)
+        rows = [row for run in runs for row in _rows(options.out / f"seed{run.seed}", run, layer, grid, data)]
     write_json(options.out / RESULTS_FILE, rows)
     print(results_table(rows))
 
@@ -209,10 +99,11 @@ def _config(spec: EvalSpec, inputs: EvalInputs, run: RunConfig, layer: int, grid
     return {
         "spec": spec.model_dump(mode="json"),
         "inputs_sha256": inputs.digest,
+        "model_sha256": model_content(spec.model),
         "corpora": corpora.model_dump(mode="json"),
         "corpora_sha256": {each: corpus_digest(each) for each in (*corpora.forget, *corpora.retain, *corpora.general)},
         "left_out_sha256": hashlib.sha256(repr(run.left_out_entities()).encode()).hexdigest(),
-        "training": run.training.model_dump(include={"context_size", "cache_tokens"}),
+        "context_size": run.training.context_size,
         "layer": layer,
         "grid": [each.model_dump() for each in grid],
         "versions": package_versions(),
@@ -225,7 +116,8 @@ def _rows(out: Path, run: RunConfig, layer: int, grid: list[Rmu], data: HookData
         # Left by a process that was killed between the results and the end.
         shutil.rmtree(out / CANDIDATES_FOLDER, ignore_errors=True)
         return read_json(out / RESULTS_FILE)
-    trainer = RmuTrainer(data.model, layer, *(_contexts(run, data.model, side) for side in ("forget", "retain")))
+    texts = (_contexts(run, data.model, grid, side) for side in ("forget", "retain"))
+    trainer = RmuTrainer(data.model, layer, *texts)
     for each in grid:
         trainer.check(each)
     seconds: list[float] = []
@@ -260,13 +152,24 @@ def _trained(trainer: RmuTrainer, options: Rmu, seed: int, file: Path) -> tuple[
     return WeightEdit({name: weight.to(trainer.model.cfg.device) for name, weight in kept.items()}), round(seconds, 1)
 
 
-def _contexts(run: RunConfig, model: Any, side: str) -> Contexts:
-    """The same texts that an SAE trains on: forget text without held-out entities; retain and general text."""
+def _contexts(run: RunConfig, model: Any, grid: list[Rmu], side: str) -> list[Contexts]:
+    """The texts that an SAE trains on, by source: forget text without held-out entities; retain and general text.
+
+    Of each source as many contexts, its text in an order drawn by the seed, as the longest training takes of it.
+    """
     corpora = run.corpora
     left_out = run.left_out_entities() if side == "forget" else []
-    sources = corpora.forget if side == "forget" else (*corpora.retain, *corpora.general)
-    texts = corpus_dataset(sources, left_out, run.seed)["text"]
-    return packed_contexts(model.tokenizer, texts, run.training.context_size, run.training.cache_tokens)
+    sources = corpora.forget if side == "forget" else tuple(dict.fromkeys((*corpora.retain, *corpora.general)))
+    n_contexts = math.ceil(max(each.n_steps * each.n_sequences for each in grid) / len(sources))
+    max_tokens = n_contexts * run.training.context_size
+    read: list[Contexts] = []
+    for source in sources:
+        texts = [
+            document.text for document in load_corpus_sources([source], left_out, CHARACTERS_PER_TOKEN * max_tokens)
+        ]
+        Random(f"{run.seed}/{source}").shuffle(texts)
+        read.append(packed_contexts(model.tokenizer, texts, run.training.context_size, max_tokens))
+    return read
 
 
 def _options() -> argparse.Namespace:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sae_lens_contrastive.files import input_sha256
+from sae_lens_contrastive.models.embedded import EMBEDDED_MODELS
 
 
 def weights_digest(tensors: dict[str, Tensor], about: str = "") -> str:
@@ -25,6 +26,13 @@ def weights_digest(tensors: dict[str, Tensor], about: str = "") -> str:
 def model_digest(model: Any) -> str:
     """SHA-256 of the weights of a model."""
     return weights_digest(dict(model.named_parameters()))
+
+
+def model_content(model: str) -> list[str]:
+    """What a local folder holds now, as a hash: another model may be saved there under the same name. Empty for the
+    name of an embedded model or of one on the hub."""
+    is_folder = model not in EMBEDDED_MODELS and Path(model).is_dir()
+    return [folder_digest(Path(model))] if is_folder else []
 
 
 def folder_digest(folder: Path) -> str:

@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 
 from sae_lens_contrastive.data.sources import corpus_digest
-from sae_lens_contrastive.models.digest import folder_digest
-from sae_lens_contrastive.models.embedded import EMBEDDED_MODELS
+from sae_lens_contrastive.models.digest import folder_digest, model_content
 from sae_lens_contrastive.training.run_config import RunConfig
 from sae_lens_contrastive.training.streams import ActivationCacheOptions
 from sae_lens_contrastive.versions import package_versions
@@ -50,7 +49,7 @@ def stream_key(run: RunConfig) -> str:
 def input_key(run: RunConfig) -> str:
     """Hash of everything that a run reads: its stream, and what folders of a model and of an SAE to start from hold."""
     start = [] if run.warm_start is None or run.warm_start.path is None else [folder_digest(run.warm_start.path)]
-    if not (folders := [*_model_content(run), *start]):
+    if not (folders := [*model_content(run.model), *start]):
         return stream_key(run)
     return hashlib.sha256(" ".join([stream_key(run), *folders]).encode()).hexdigest()[:16]
 
@@ -70,7 +69,7 @@ def activation_cache(run: RunConfig, folder: Path) -> ActivationCacheOptions | N
     if training.cache_tokens == 0:
         return None
     parts = {
-        "model": [run.model, run.dtype, run.device, run.hook_name, run.seed, *_model_content(run)],
+        "model": [run.model, run.dtype, run.device, run.hook_name, run.seed, *model_content(run.model)],
         "corpora": _corpora_digest(run),
         # The size of a batch decides where a small corpus ends.
         "training": training.model_dump(
@@ -80,12 +79,6 @@ def activation_cache(run: RunConfig, folder: Path) -> ActivationCacheOptions | N
     }
     fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return ActivationCacheOptions(folder / fingerprint[:16], training.cache_tokens, fingerprint)
-
-
-def _model_content(run: RunConfig) -> list[str]:
-    """What a local folder holds now: another model may be saved there under the same name."""
-    is_folder = run.model not in EMBEDDED_MODELS and Path(run.model).is_dir()
-    return [folder_digest(Path(run.model))] if is_folder else []
 
 
 def _corpora_digest(run: RunConfig) -> str:

@@ -25,8 +25,8 @@ from sae_lens_contrastive.unlearning.settings import Setting, all_settings, inte
 
 _Names = list[str]
 
-# English text has four or five characters a token; twice that leaves a choice.
-_CHARACTERS_PER_TOKEN = 10
+CHARACTERS_PER_TOKEN = 10
+"""Characters of streamed text that are read for a token: English has four or five, and twice that leaves a choice."""
 
 
 class EvalSpec(StrictModel):
@@ -160,7 +160,7 @@ def check_spec(spec: EvalSpec, *, any_device: bool = False) -> EvalInputs:
             f"The question {name!r} appears {times} times in forget_questions, retain_questions and "
             "near_questions. A question is forgotten, retained or only reported, once."
         )
-    most = _CHARACTERS_PER_TOKEN * spec.max_corpus_tokens
+    most = CHARACTERS_PER_TOKEN * spec.max_corpus_tokens
     forget_documents = load_corpus_sources(spec.forget_corpora, held_out_entities(forget), most)
     retain_documents = load_corpus_sources(spec.retain_corpora, held_out_entities(retain), most)
     content = {

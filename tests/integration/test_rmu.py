@@ -23,7 +23,7 @@ def rmu():
         import rmu
 
         yield rmu
-    del sys.modules["rmu"]
+    del sys.modules["rmu"], sys.modules["rmu_training"]
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def residual(model, contexts):
 def test_forget_text_is_steered_retain_text_is_held_and_the_model_is_left_alone(rmu, tiny, sides):
     before = {name: weight.detach().clone() for name, weight in tiny.named_parameters()}
     own = {side: residual(tiny, contexts) for side, contexts in sides.items()}
-    trainer = rmu.RmuTrainer(tiny, LAYER, sides["forget"], sides["retain"])
+    trainer = rmu.RmuTrainer(tiny, LAYER, [sides["forget"]], [sides["retain"]])
     options = rmu.Rmu(steering=2.0, retain_weight=20.0, lr=3e-3, n_steps=60, n_sequences=4)
     edit = trainer.train(options, seed=0)
     assert all(torch.equal(weight, before[name]) for name, weight in tiny.named_parameters())
@@ -58,15 +58,41 @@ def test_forget_text_is_steered_retain_text_is_held_and_the_model_is_left_alone(
 
 
 def test_the_seed_decides(rmu, tiny, sides):
-    trainer = rmu.RmuTrainer(tiny, LAYER, sides["forget"], sides["retain"])
+    trainer = rmu.RmuTrainer(tiny, LAYER, [sides["forget"]], [sides["retain"]])
     options = rmu.Rmu(steering=2.0, retain_weight=20.0, lr=3e-3, n_steps=2, n_sequences=4)
     first, again, other = (trainer.train(options, seed=seed).weights for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
+def test_sources_of_text_take_turns_whatever_their_size(rmu, tiny, monkeypatch):
+    numbers = [" ".join(map(str, range(first, first + 1000))) for first in (0, 10_000)]
+    sources = [packed_contexts(tiny.tokenizer, [text], 32, 32 * n) for text, n in zip(numbers, (3, 30), strict=True)]
+    trainer = rmu.RmuTrainer(tiny, LAYER, sources[:1], sources)
+    options = rmu.Rmu(steering=2.0, retain_weight=20.0, lr=3e-3, n_steps=15, n_sequences=2)
+    seen: list[list[int]] = []
+    residual = type(trainer)._residual
+
+    def watched(self, tokens, below):
+        seen.extend(tokens.tolist())
+        return residual(self, tokens, below)
+
+    monkeypatch.setattr(type(trainer), "_residual", watched)
+    trainer.train(options, seed=0)
+    counted = [sum(row in contexts.tokens for row in seen) for contexts in sources]
+    # Two sequences a step of either side: the forget side has the small source alone.
+    assert counted == [30 + 15, 15]
+    assert len({tuple(row) for row in seen if row in sources[1].tokens}) == 15
+
+
+def test_a_model_whose_mlps_are_named_otherwise_is_refused(rmu, tiny, sides, monkeypatch):
+    monkeypatch.setattr(tiny, "named_parameters", lambda: [("transformer.h.5.mlp.c_proj.weight", None)])
+    with pytest.raises(UserError, match=r"no weight called layers\.5 \.\.\. mlp \.\.\. down_proj"):
+        rmu.RmuTrainer(tiny, LAYER, [sides["forget"]], [sides["retain"]])
+
+
 def test_a_step_cannot_take_more_sequences_than_there_are(rmu, tiny, sides):
-    trainer = rmu.RmuTrainer(tiny, LAYER, sides["forget"], sides["retain"])
+    trainer = rmu.RmuTrainer(tiny, LAYER, [sides["forget"]], [sides["retain"]])
     options = rmu.Rmu(steering=2.0, retain_weight=20.0, lr=3e-3, n_steps=1, n_sequences=99)
     with pytest.raises(UserError, match=r"n_sequences is 99; the shorter side has \d+ sequences"):
         trainer.check(options)
