@@ -142,7 +142,7 @@ def _quantities(
 
 def _recorded(name: str) -> Callable[[SavedRun], Series]:
     def nonzero(run: SavedRun) -> Series:
-        return thinned({step: value for step, value in run.recorded(name).items() if value}, _MAX_POINTS)
+        return thinned(run.recorded(name), _MAX_POINTS, keep_zeros=False)
 
     return nonzero
 

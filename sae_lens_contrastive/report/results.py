@@ -121,7 +121,8 @@ def load_results(folder: Path | str) -> SavedResults:
     results = folder / RESULTS_FILE
     rows = checked_rows(read_json(results), results) if results.is_file() else []
     # Checkpoints carry a history of their own, of the same run.
-    paths = [path for path in sorted(folder.rglob(HISTORY_FILE)) if "checkpoints" not in path.parts]
+    found = sorted(folder.rglob(HISTORY_FILE))
+    paths = [path for path in found if "checkpoints" not in path.relative_to(folder).parts]
     if not rows and not paths:
         raise UserError(
             f"{folder} holds neither {RESULTS_FILE} nor a {HISTORY_FILE}. Give the --out folder of a finished run."

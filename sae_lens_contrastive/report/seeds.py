@@ -51,12 +51,16 @@ def spread_by_step(series: Iterable[Mapping[int, float]]) -> dict[int, Spread]:
     return {step: Spread(tuple(values[step])) for step in sorted(values)}
 
 
-def thinned(series: Mapping[int, float], most: int) -> dict[int, float]:
-    """At most `most` points: means over equally many successive ones, each at the last step it covers."""
+def thinned(series: Mapping[int, float], most: int, *, keep_zeros: bool = True) -> dict[int, float]:
+    """At most `most` points: means over equally many successive ones, each at the last step it covers.
+
+    Without zeros, which stand for nothing measured, a mean is over the others, at the steps that it has with them.
+    """
     steps = sorted(series)
     size = max(1, -(-len(steps) // most))
     parts = [steps[start : start + size] for start in range(0, len(steps), size)]
-    return {part[-1]: fmean(series[step] for step in part) for part in parts}
+    values = {part[-1]: [series[step] for step in part if keep_zeros or series[step]] for part in parts}
+    return {step: fmean(found) for step, found in values.items() if found}
 
 
 def causes_of_zero(causes: Iterable[str | None]) -> str:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json
+from sae_lens_contrastive.report.saved_rows import first_mistake
 
 TRACKERS_FILE = "trackers.json"
 
@@ -160,8 +161,6 @@ def load_trackers(folder: Path) -> TrackerRecords:
     try:
         return TrackerRecords.model_validate(content)
     except ValidationError as error:
-        details = error.errors()[0]
-        place = "".join(f"{part}: " for part in [".".join(str(part) for part in details["loc"])] if part)
         raise UserError(
-            f"{path} does not hold tracker records ({place}{details['msg']}). Run the training again."
+            f"{path} does not hold tracker records ({first_mistake(error)}). Run the training again."
         ) from None

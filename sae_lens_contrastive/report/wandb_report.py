@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import wandb
 
 from sae_lens_contrastive.report.results import RESULTS_FILE, SavedResults, setting_of
 from sae_lens_contrastive.wandb_session import open_wandb_run, record_table
+
+# An artefact's name is more limited than a folder's.
+_NOT_IN_A_NAME = r"[^a-zA-Z0-9_.-]"
 
 _OF_AN_SAE = ("variant", "seed", "unlearning_score")
 _OF_HELD_OUT = ("forgetting", "forget_accuracy", "chance", "retain_accuracy")
@@ -39,7 +43,7 @@ def log_report(
                 **{f"figures/{figure.stem}": wandb.Image(str(figure)) for figure in figures},
             }
         )
-        artifact = wandb.Artifact(f"{name}_results", type="results")
+        artifact = wandb.Artifact(f"{re.sub(_NOT_IN_A_NAME, '_', name)}_results", type="results")
         for path in (*_files(folder), page, *figures):
             artifact.add_file(str(path), name=path.relative_to(folder).as_posix())
         run.log_artifact(artifact)

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from made_results import history, row, run
 
@@ -80,6 +82,12 @@ def test_a_run_too_short_to_record_anything_has_no_history(run_folder):
     (run_folder / "train" / "baseline" / "history.json").write_text("[]")
     assert load_results(run_folder / "train").variants == ["contrastive"]
     assert load_results(run_folder / "train" / "baseline").runs == []
+
+
+def test_checkpoints_are_passed_over_but_not_a_folder_that_lies_below_one_called_so(run_folder, tmp_path_factory):
+    own = tmp_path_factory.mktemp("trained") / "checkpoints/mine"
+    shutil.copytree(run_folder, own)
+    assert [run.variant for run in load_results(own).runs] == ["baseline", "contrastive"]
 
 
 def test_a_folder_without_results_is_refused(tmp_path):

@@ -31,6 +31,13 @@ def test_a_long_series_becomes_means_of_successive_points():
     assert thinned({}, most=7) == {}
 
 
+def test_zeros_that_are_left_out_move_no_point():
+    first = thinned({1: 0.0, 2: 0.0, 3: 0.0, 4: 1.0, 5: 1.0, 6: 1.0}, most=3, keep_zeros=False)
+    second = thinned({1: 0.0, 2: 2.0, 3: 2.0, 4: 2.0, 5: 2.0, 6: 2.0}, most=3, keep_zeros=False)
+    assert first == {4: 1.0, 6: 1.0}
+    assert second == {2: 2.0, 4: 2.0, 6: 2.0}
+
+
 @pytest.mark.parametrize(
     ("causes", "text"),
     [

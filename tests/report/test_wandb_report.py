@@ -37,6 +37,14 @@ def test_a_report_is_logged_with_table_figures_page_and_files(study_folder, offl
     assert {"results.json", "report.html", "frontier.png", "wide/seed0/eval/plain/forget_edits/run5.json"} <= {*files}
 
 
+def test_a_folder_may_have_a_name_that_an_artefact_may_not(run_folder, offline):
+    folder = run_folder.rename(run_folder.with_name("Länder, zweiter Versuch"))
+    assert main(["report", str(folder), "--wandb-project", "forgetting"]) == 0
+    ((name, run),) = offline_runs(offline).items()
+    assert name == "Länder, zweiter Versuch"
+    assert run.artifacts
+
+
 def test_without_a_key_nothing_is_written(run_folder, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setattr(wandb, "login", lambda prompt: False)
