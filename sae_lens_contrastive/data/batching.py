@@ -22,6 +22,12 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
+def encode_prompt(tokenizer: Any, text: str) -> list[int]:
+    """Tokens of a text behind the token that begins a sequence, which some chat templates write themselves."""
+    tokens, bos = encode_text(tokenizer, text), bos_tokens(tokenizer)
+    return tokens if tokens[: len(bos)] == bos else [*bos, *tokens]
+
+
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Indices, longest first, cut so that a padded batch has at most `batch_tokens` tokens or one sequence.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ class Document:
     """Unique name within its corpus."""
     domain: str
     """Knowledge domain it was written about, or `general`."""
-    entities: tuple[str, ...]
-    """Entities it names, so that text about held-out ones can be left out."""
+    entities: tuple[str, ...] | None
+    """Entities it names, so that text about held-out ones can be left out; None if nobody listed them."""
     text: str
     """The text itself."""
 
@@ -39,9 +40,22 @@ def load_corpus(path: Path | str) -> list[Document]:
 
 
 def without_entities(documents: Iterable[Document], entities: Collection[str]) -> list[Document]:
-    """Documents that name none of `entities`."""
-    left_out = {entity.casefold() for entity in entities}
-    return [d for d in documents if not any(entity.casefold() in left_out for entity in d.entities)]
+    """Documents that name none of `entities`, by the list they have of theirs or, without one, in their text."""
+    left_out, named = {entity.casefold() for entity in entities}, naming(entities)
+
+    def names_one(document: Document) -> bool:
+        if document.entities is None:
+            return named is not None and named.search(document.text) is not None
+        return any(entity.casefold() in left_out for entity in document.entities)
+
+    return [document for document in documents if not names_one(document)]
+
+
+def naming(entities: Collection[str]) -> re.Pattern[str] | None:
+    """Pattern that finds any of the entities as whole words in text that has no list of those it names."""
+    if not entities:
+        return None
+    return re.compile(rf"(?<!\w)(?:{'|'.join(re.escape(entity) for entity in entities)})(?!\w)", re.IGNORECASE)
 
 
 def to_dataset(documents: Iterable[Document]) -> Dataset:
@@ -57,7 +71,7 @@ def _read_text(path: Path) -> list[Document]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error}). Convert it first.") from None
     texts = [part.strip() for part in content.split("\n\n") if part.strip()]
-    return [Document(id=f"{path.stem}/{i}", domain=path.stem, entities=(), text=t) for i, t in enumerate(texts)]
+    return [Document(id=f"{path.stem}/{i}", domain=path.stem, entities=None, text=t) for i, t in enumerate(texts)]
 
 
 def _read_records(path: Path) -> list[Document]:
@@ -66,14 +80,15 @@ def _read_records(path: Path) -> list[Document]:
         text = record.get("text")
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{path}, line {number}: 'text' must be a non-empty string, got {text!r}.")
-        entities = record.get("entities", [])
-        if not isinstance(entities, list) or not all(isinstance(entity, str) for entity in entities):
+        entities = record.get("entities")
+        are_names = isinstance(entities, list) and all(isinstance(entity, str) for entity in entities)
+        if entities is not None and not are_names:
             raise UserError(f"{path}, line {number}: 'entities' must be a list of strings, got {entities!r}.")
         documents.append(
             Document(
                 id=str(record.get("id", f"{path.name}/{number}")),
                 domain=str(record.get("domain", path.name.split(".")[0])),
-                entities=tuple(entities),
+                entities=None if entities is None else tuple(entities),
                 text=text,
             )
         )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from datasets import IterableDataset
 
-from sae_lens_contrastive.data.corpora import Document
+from sae_lens_contrastive.data.corpora import Document, naming
 from sae_lens_contrastive.data.hub_datasets import HubDataset
 from sae_lens_contrastive.errors import ConfigError
 
@@ -37,7 +37,7 @@ class HubCorpus(HubDataset):
         hub that does not answer, an unknown or gated dataset, configuration or split, and a column without text.
         """
         rows, first = self._open()
-        arguments = {"column": self.column, "named": _named(left_out_entities)}
+        arguments = {"column": self.column, "named": naming(left_out_entities)}
         return rows.map(_pieces_of_batch, batched=True, fn_kwargs=arguments, remove_columns=list(first))
 
     def documents(self, max_characters: int, left_out_entities: Sequence[str] = ()) -> list[Document]:
@@ -46,12 +46,12 @@ class HubCorpus(HubDataset):
         Raises `UserError` as `stream` does, and for a hub that stops answering.
         """
         rows, _ = self._open()
-        named, documents, n_characters = _named(left_out_entities), [], 0
+        named, documents, n_characters = naming(left_out_entities), [], 0
         for number, row in enumerate(self.read(rows)):
             text = row[self.column]
             if not isinstance(text, str) or not text.strip() or (named and named.search(text)):
                 continue
-            documents.append(Document(f"{self.source}/{number}", self.subset, (), text))
+            documents.append(Document(f"{self.source}/{number}", self.subset, None, text))
             n_characters += len(text)
             if n_characters >= max_characters:
                 break
@@ -66,13 +66,6 @@ class HubCorpus(HubDataset):
                 f"{', '.join(texts) or 'none'}. Name one at the end of the source: hub:{self.name}:COLUMN."
             )
         return rows, first
-
-
-def _named(entities: Sequence[str]) -> re.Pattern[str] | None:
-    """Pattern that finds any of the entities as whole words: text of the hub has no list of those it names."""
-    if not entities:
-        return None
-    return re.compile(rf"(?<!\w)(?:{'|'.join(re.escape(entity) for entity in entities)})(?!\w)", re.IGNORECASE)
 
 
 def _pieces_of_batch(rows: dict[str, list[Any]], column: str, named: re.Pattern[str] | None) -> dict[str, list[str]]:

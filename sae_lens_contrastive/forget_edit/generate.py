@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sae_lens_contrastive.data.batching import bos_tokens, check_fits_context, encode_text
+from sae_lens_contrastive.data.batching import check_fits_context, encode_prompt
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.forget_edit.apply import apply_forget_edit
 from sae_lens_contrastive.forget_edit.edit import ForgetEdit
@@ -52,11 +52,11 @@ def side_by_side(
 
 def _tokens(tokenizer: Any, prompt: str, chat: bool) -> list[int]:
     if not chat:
-        return [*bos_tokens(tokenizer), *encode_text(tokenizer, prompt)]
+        return encode_prompt(tokenizer, prompt)
     if not tokenizer.chat_template:
         raise UserError("The tokenizer of this model has no chat template. Leave the chat out.")
     turns = [{"role": "user", "content": prompt}]
-    return encode_text(tokenizer, tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    return encode_prompt(tokenizer, tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
 
 def _said(model: HookedBridge, tokens: list[int], max_new_tokens: int) -> str:

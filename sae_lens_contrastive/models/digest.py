@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from sae_lens_contrastive.files import input_sha256
 from sae_lens_contrastive.models.embedded import EMBEDDED_MODELS
+
+_OF_NO_CONSEQUENCE = {"transformers_version", "dtype", "torch_dtype"}
 
 
 def weights_digest(tensors: dict[str, Tensor], about: str = "") -> str:
@@ -24,8 +27,24 @@ def weights_digest(tensors: dict[str, Tensor], about: str = "") -> str:
 
 
 def model_digest(model: Any) -> str:
-    """SHA-256 of the weights of a model."""
-    return weights_digest(dict(model.named_parameters()))
+    """SHA-256 of the weights of a model, its configuration, and what its tokenizer makes of text."""
+    return weights_digest(dict(model.named_parameters()), json.dumps([_configuration(model), _tokenizer(model)]))
+
+
+def _configuration(model: Any) -> dict[str, str]:
+    """Options by name, without those that say where a model was loaded from and by which version."""
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    options = {} if config is None else config.to_dict()
+    return {key: str(options[key]) for key in sorted(options) if key[0] != "_" and key not in _OF_NO_CONSEQUENCE}
+
+
+def _tokenizer(model: Any) -> list[str]:
+    tokenizer = model.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    made_of = {} if backend is None else json.loads(backend.to_str())
+    # Calls of the tokenizer set these anew.
+    parts = {key: value for key, value in made_of.items() if key not in ("padding", "truncation")}
+    return [json.dumps(parts, sort_keys=True), str(tokenizer.chat_template), str(tokenizer.special_tokens_map)]
 
 
 def model_content(model: str) -> list[str]:

@@ -12,12 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.files import read_json, usable_folder, write_json
-from sae_lens_contrastive.forget_edit import ForgetEdit, save_forget_edit
-from sae_lens_contrastive.forget_edit.edit import directions
+from sae_lens_contrastive.files import usable_folder, write_json
 from sae_lens_contrastive.models import check_hook, load_model, model_digest
 from sae_lens_contrastive.saved_examples import EXAMPLES_FOLDER
 from sae_lens_contrastive.unlearning.answer_store import AnswerStore
@@ -30,18 +26,21 @@ from sae_lens_contrastive.unlearning.output import (
     SettingResult,
     UnlearningResult,
 )
-from sae_lens_contrastive.unlearning.saebench_output import saebench_output
+from sae_lens_contrastive.unlearning.saved_results import (
+    gate_threshold,
+    save_chosen_edit,
+    save_result,
+    save_results,
+    saved_result,
+)
 from sae_lens_contrastive.unlearning.score import cause_of_zero, choose_setting, n_passing, unlearning_score
 from sae_lens_contrastive.unlearning.shared import HookData
 from sae_lens_contrastive.unlearning.spec import EvalInputs, EvalSpec, check_spec
-from sae_lens_contrastive.unlearning.subject import SaeFacts, SaeUnderTest, check_sae, load_sae
+from sae_lens_contrastive.unlearning.subject import SaeUnderTest, check_sae, load_sae
 from sae_lens_contrastive.unlearning.sweep import SweptSetting, sweep
 from sae_lens_contrastive.versions import package_versions
 
-RESULTS_FILE = "results.json"
-SAEBENCH_FOLDER = "saebench"
 ANSWERS_FOLDER = "answers"
-FORGET_EDITS_FOLDER = "forget_edits"
 
 _RESERVED_NAMES = {"results", "run"}
 
@@ -57,12 +56,13 @@ def evaluate_saes(
     """Evaluate SAEs and return their results in the given order.
 
     With `out`, each result is saved as `<name>.json` as soon as it is there, in SAEBench's format as
-    `saebench/<name>_eval_results.json`, the chosen edit as `forget_edits/<name>.json` for `apply_forget_edit`, features
-    and answers to look at as `examples/<name>.json`, and all results as `results.json`; a saved result is used again if
-    SAE, model, specification, data and package versions are the same. Answers under single settings are saved as well,
-    in `answers/<name>.json`, so that a killed evaluation goes on where it stopped. `model` spares loading `spec.model`,
-    which it must be; `shared` keeps what SAEs share from one call with this model to the next, by specification and
-    hook, and the folder `cache` from one process to another.
+    `saebench/<name>_eval_results.json`, the chosen edit as `forget_edits/<name>.json` for `apply_forget_edit` (not
+    of an intervention of one's own that is fitted on retain text), features and answers to look at as
+    `examples/<name>.json`, and all results as `results.json`, beside those of SAEs that were evaluated there before. A
+    saved result is used again if SAE, model, specification, data and package versions are the same. Answers under single settings are saved
+    as well, in `answers/<name>.json`, so that a killed evaluation goes on where it stopped. `model` spares loading
+    `spec.model`, which it must be; `shared` keeps what SAEs share from one call with this model to the next, by
+    specification and hook, and the folder `cache` from one process to another.
 
     Raises `UserError`, before the model loads, for an input that cannot be read, a folder that cannot be written to and
     an SAE that cannot be loaded or edited or has weights that are not finite; after it, for a hook or width that the
@@ -88,7 +88,7 @@ def evaluate_saes(
         provenance = Provenance(
             sae_sha256=facts[name].sha256, model_sha256=model_sha256, spec_sha256=inputs.digest, versions=versions
         )
-        saved = None if out is None else _saved(out, name, subject, provenance)
+        saved = None if out is None else saved_result(out, name, subject, provenance)
         if saved is None:
             pending[name] = provenance
         else:
@@ -102,10 +102,10 @@ def evaluate_saes(
             if facts[name].hook_name == hook_name:
                 results[name] = _evaluate(name, saes[name], data, provenance, out)
                 if out is not None:
-                    _save(out, results[name], spec, saes[name], facts[name])
+                    save_result(out, results[name], spec, saes[name], facts[name])
     ordered = [results[name] for name in saes]
     if out is not None:
-        write_json(out / RESULTS_FILE, [result.model_dump() for result in ordered])
+        save_results(out, ordered)
     return ordered
 
 
@@ -161,8 +161,8 @@ def _evaluate(
     chosen = None if setting is None else swept[frontier.index(setting)]
     report = unedited_report(data) if chosen is None else held_out_report(sae, chosen, data, title=name)
     features = () if chosen is None else chosen.edit.features
-    if chosen is not None and features and out is not None:
-        save_forget_edit(_forget_edit(sae, chosen, data), out / FORGET_EDITS_FOLDER / f"{name}.json")
+    if out is not None:
+        save_chosen_edit(out, name, sae, chosen, data)
     result = UnlearningResult(
         name=name,
         variant=subject.variant,
@@ -176,7 +176,7 @@ def _evaluate(
         seconds=round(time.perf_counter() - started, 2),
         below_chance=report.below_chance,
         setting=setting,
-        gate_threshold=None if chosen is None else _gate_threshold(chosen),
+        gate_threshold=None if chosen is None else gate_threshold(chosen),
         features=list(features),
         members=_by_member(subject, sae, features),
         retain_accuracy_by_domain=report.retain_accuracy_by_domain,
@@ -193,33 +193,6 @@ def _evaluate(
         examples = evaluation_examples(sae, edit, data, variant=subject.variant, seed=subject.seed)
         write_json(out / EXAMPLES_FOLDER / f"{name}.json", examples.model_dump())
     return result
-
-
-def _forget_edit(sae: Any, chosen: SweptSetting, data: HookData) -> ForgetEdit:
-    features = list(chosen.edit.features)
-    return ForgetEdit(
-        model=data.spec.model,
-        forget_domain=data.spec.forget_domain,
-        hook_name=data.hook_name,
-        d_sae=int(sae.cfg.d_sae),
-        features=features,
-        directions=directions(sae, features),
-        intervention=chosen.setting.intervention.name,
-        intervention_options=dict(chosen.setting.intervention.options),
-        gate_threshold=_gate_threshold(chosen),
-        edit_special_tokens=data.spec.edit_special_tokens,
-    )
-
-
-def _gate_threshold(chosen: SweptSetting) -> float | None:
-    return getattr(chosen.edit.intervention, "threshold", None)
-
-
-def _save(out: Path, result: UnlearningResult, spec: EvalSpec, subject: SaeUnderTest, facts: SaeFacts) -> None:
-    published = saebench_output(result, spec, subject, facts.config)
-    write_json(out / SAEBENCH_FOLDER / f"{result.name}_eval_results.json", published)
-    # Last: a saved result is one with everything beside it.
-    write_json(out / f"{result.name}.json", result.model_dump())
 
 
 def _identity(data: HookData, provenance: Provenance) -> dict[str, Any]:
@@ -261,13 +234,3 @@ def _check_random_baseline(name: str, d_sae: int, spec: EvalSpec) -> None:
             f"SAE {name!r} has {d_sae} features, too few to set {max(spec.n_features)} random ones beside as many "
             "selected ones. Give smaller n_features, or measures: {random_baseline: null}."
         )
-
-
-def _saved(out: Path, name: str, subject: SaeUnderTest, provenance: Provenance) -> UnlearningResult | None:
-    """A saved result, unless it is absent, unreadable or of something else."""
-    try:
-        saved = UnlearningResult.model_validate(read_json(out / f"{name}.json"))
-    except (UserError, ValidationError):
-        return None
-    same = saved.provenance == provenance and (saved.variant, saved.seed) == (subject.variant, subject.seed)
-    return saved if same else None

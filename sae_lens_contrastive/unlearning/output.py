@@ -85,7 +85,7 @@ class Provenance(StrictModel):
     sae_sha256: str
     """Weights and configuration of the SAE."""
     model_sha256: str
-    """Weights of the model."""
+    """Weights of the model, its configuration and its tokenizer."""
     spec_sha256: str
     """Specification, questions and corpora."""
     versions: dict[str, str]

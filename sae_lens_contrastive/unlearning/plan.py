@@ -75,7 +75,8 @@ def plan_evaluation(spec: EvalSpec, inputs: EvalInputs) -> Plan:
     counts = ", ".join(f"{len(side):,} {name}" for name, side in questions.items() if side)
     n_prompts = sum(_n_prompts(question, spec.prompt) for side in questions.values() for question in side)
     lines = {
-        "questions": f"{counts}; at most {n_prompts:,} prompts, {spec.prompt.style} style",
+        "questions": f"{counts}; at most {n_prompts:,} prompts, {spec.prompt.style} style"
+        f"{'' if spec.prompt.style == 'letter' else ', more of a model whose options cannot share a stem'}",
         "corpora": f"{spec.max_corpus_tokens:,} tokens each at most, {spec.corpus_reading}, "
         f"contexts of {spec.context_size:,}",
         "settings": f"{len(spec.settings):,}: {', '.join(spec.selectors)} x {len(spec.n_features)} n_features x "

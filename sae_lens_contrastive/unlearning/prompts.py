@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, PositiveInt, model_validator
 
 from sae_lens_contrastive.config import StrictModel
-from sae_lens_contrastive.data.batching import bos_tokens, encode_text
+from sae_lens_contrastive.data.batching import encode_prompt, encode_text
 from sae_lens_contrastive.data.questions import Question
 from sae_lens_contrastive.errors import UserError
 
@@ -158,7 +158,7 @@ class PromptWriter:
         ]
 
     def _by_likelihood(self, index: int, question: Question, phrasing: int) -> list[Prompt]:
-        start = self._encode(_filled(self.text, self._values(question, phrasing)))
+        start = encode_prompt(self.tokenizer, _filled(self.text, self._values(question, phrasing)))
         endings = [self._ending(option) for option in question.options]
         # Longest first, so that an ending finds the one it is the beginning of.
         longest_first = sorted(range(len(endings)), key=lambda i: -len(endings[i]))
@@ -193,7 +193,7 @@ class PromptWriter:
         for order, listed in enumerate(orders):
             lines = [f"{letter}. {question.options[i]}" for letter, i in zip(letters, listed, strict=True)]
             text = _filled(self.text, {**self._values(question, phrasing), "options": "\n".join(lines)})
-            tokens, last = self._encode(text), self._letter_tokens(text, letters)
+            tokens, last = encode_prompt(self.tokenizer, text), self._letter_tokens(text, letters)
             spots = [
                 Spot(len(tokens) - 1, token, option)
                 for forms in last
@@ -243,11 +243,6 @@ class PromptWriter:
         return self.tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
         )
-
-    def _encode(self, text: str) -> list[int]:
-        tokens, bos = encode_text(self.tokenizer, text), bos_tokens(self.tokenizer)
-        # Some chat templates write the BOS token themselves.
-        return tokens if tokens[: len(bos)] == bos else [*bos, *tokens]
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:

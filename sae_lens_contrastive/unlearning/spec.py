@@ -17,8 +17,8 @@ from sae_lens_contrastive.config import StrictModel, without_nulls
 from sae_lens_contrastive.data.corpora import Document
 from sae_lens_contrastive.data.questions import Question, Split, of_split
 from sae_lens_contrastive.data.sources import held_out_entities, load_corpus_sources, load_question_sources
-from sae_lens_contrastive.errors import UserError
-from sae_lens_contrastive.models import check_device, check_model_name
+from sae_lens_contrastive.errors import ConfigError, UserError
+from sae_lens_contrastive.models import check_device, check_model_name, device_type
 from sae_lens_contrastive.unlearning.measures import MeasureOptions
 from sae_lens_contrastive.unlearning.prompts import PromptSpec
 from sae_lens_contrastive.unlearning.settings import Setting, all_settings, interventions_of, selectors_of
@@ -37,7 +37,7 @@ class EvalSpec(StrictModel):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the model."""
     device: str = "cpu"
-    """Where it runs: `cpu`, `cuda`, `cuda:1`, `mps`."""
+    """Where it runs: `cpu`, `cuda`, `cuda:1`."""
     forget_domain: str = Field(min_length=1)
     """Name of what is forgotten, for the results."""
     forget_questions: _Names = Field(min_length=1)
@@ -148,6 +148,8 @@ def check_spec(spec: EvalSpec, *, any_device: bool = False) -> EvalInputs:
     Raises `UserError` for an unknown model, device or source, a malformed file, or a question on both sides.
     """
     check_model_name(spec.model)
+    if device_type(spec.device) == "mps":
+        raise ConfigError("device: mps has no float64, in which an evaluation sums. Use device: cpu.")
     if not any_device:
         check_device(spec.device)
     forget = load_question_sources(spec.forget_questions)

@@ -50,7 +50,7 @@ def as_gzip(documents: list[Document]) -> bytes:
 
 def statistics(documents: list[Document], answers: int, tokenizer: Any) -> dict[str, Any]:
     """Sizes of one corpus."""
-    named = [set(document.entities) for document in documents]
+    named = [set(document.entities or ()) for document in documents]
     return {
         "sampled": answers,
         "documents": len(documents),

@@ -16,7 +16,7 @@ def test_records_become_documents_and_the_rest_has_defaults(tmp_path):
     path.write_bytes(gzip.compress("\n".join(json.dumps(record) for record in records).encode()))
     assert load_corpus(path) == [
         Document("a", "d", ("Rome",), "Rome is old."),
-        Document("cities.jsonl.gz/2", "cities", (), "Only text."),
+        Document("cities.jsonl.gz/2", "cities", None, "Only text."),
     ]
 
 
@@ -24,8 +24,8 @@ def test_plain_text_is_split_at_empty_lines(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("First line\nof the first.\n\n\n\n  Second. \n\n", encoding="utf-8")
     assert load_corpus(path) == [
-        Document("notes/0", "notes", (), "First line\nof the first."),
-        Document("notes/1", "notes", (), "Second."),
+        Document("notes/0", "notes", None, "First line\nof the first."),
+        Document("notes/1", "notes", None, "Second."),
     ]
 
 
@@ -33,10 +33,16 @@ def test_documents_that_name_a_left_out_entity_go_whatever_the_case():
     documents = [
         Document("1", "d", ("Rome", "Paris"), "x"),
         Document("2", "d", ("OSLO",), "x"),
-        Document("3", "d", (), "Rome, but not declared"),
+        Document("3", "d", (), "Oslo, but not declared"),
     ]
     assert [d.id for d in without_entities(documents, ["paris", "Oslo"])] == ["3"]
     assert without_entities(documents, []) == documents
+
+
+def test_names_are_looked_for_in_text_without_a_list_of_them(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("From OSLO to Rome.\n\nA parisian in Osloer Strasse.\n\nParis.", encoding="utf-8")
+    assert [d.id for d in without_entities(load_corpus(path), ["Oslo", "paris"])] == ["notes/1"]
 
 
 def test_a_dataset_has_the_column_that_saelens_reads():

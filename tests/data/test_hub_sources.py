@@ -119,9 +119,9 @@ def test_the_first_whole_documents_are_taken_until_there_are_characters_enough(h
     hub.datasets["a/b"] = [{"text": text} for text in ("x" * 9000, " \n", " Rome y", "Oslo", "zz", "w")]
     documents = load_corpus_sources(["hub:a/b#papers"], ["oslo"], max_characters=9008)
     assert [(d.id, d.domain, d.entities, d.text) for d in documents] == [
-        ("a/b#papers@train/0", "papers", (), "x" * 9000),
-        ("a/b#papers@train/2", "papers", (), " Rome y"),
-        ("a/b#papers@train/4", "papers", (), "zz"),
+        ("a/b#papers@train/0", "papers", None, "x" * 9000),
+        ("a/b#papers@train/2", "papers", None, " Rome y"),
+        ("a/b#papers@train/4", "papers", None, "zz"),
     ]
     assert [d.text for d in load_corpus_sources(["hub:a/b"], (), max_characters=1)] == ["x" * 9000]
 

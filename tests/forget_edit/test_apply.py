@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from sae_lens_contrastive import UserError
 from sae_lens_contrastive.data.batching import encode_text
-from sae_lens_contrastive.forget_edit import apply_forget_edit, side_by_side
+from sae_lens_contrastive.forget_edit import apply_forget_edit, generate, side_by_side
 from sae_lens_contrastive.models import TINY_GEMMA_2
 from sae_lens_contrastive.models.embedded import embedded_model_folder
 from sae_lens_contrastive.unlearning.measures import SaeEdit
@@ -208,6 +208,17 @@ def test_side_by_side_tells_where_nothing_was_changed(tiny, sae, make_edit):
     assert {each.changed for each in found} == {True, False}
     assert all(each.edited == each.unedited for each in found if not each.changed)
     assert any(each.edited != each.unedited for each in found if each.changed)
+
+
+def test_a_chat_begins_with_the_bos_token_whether_its_template_writes_it_or_not(tiny, sae, make_edit, monkeypatch):
+    put = []
+    monkeypatch.setattr(generate, "greedy_continuations", lambda _model, tokens, _n: put.extend(tokens) or [[1]])
+    turn = "{% for turn in messages %}{{ turn.content }}{% endfor %}"
+    for template in (turn, "{{ bos_token }}" + turn):
+        monkeypatch.setattr(tiny.tokenizer, "chat_template", template)
+        list(side_by_side(tiny, sae, make_edit(), ["Hello"], chat=True))
+    begun = [tiny.tokenizer.bos_token_id, *encode_text(tiny.tokenizer, "Hello")]
+    assert put == [begun] * 4
 
 
 def test_a_chat_without_a_template_is_refused(tiny, sae, make_edit, monkeypatch):

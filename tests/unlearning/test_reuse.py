@@ -1,10 +1,14 @@
 import json
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
 from evaluating import evaluate
 
 from sae_lens_contrastive.errors import UserError
+from sae_lens_contrastive.interventions import Clamp, register_intervention
+from sae_lens_contrastive.interventions.base import INTERVENTIONS
 from sae_lens_contrastive.unlearning import UnlearningResult, evaluate_saes
 from sae_lens_contrastive.unlearning import evaluate as evaluate_module
 from sae_lens_contrastive.unlearning.answers import QuestionEvaluator
@@ -40,6 +44,56 @@ def test_another_model_uses_no_saved_result(tiny, spec, planted, under_test, tmp
     answered = counted_edits(monkeypatch)
     assert evaluate(spec, subject, tiny, out).provenance != first.provenance
     assert answered
+
+
+def test_results_of_saes_that_were_evaluated_before_stay(tiny, make_spec, spec, planted, under_test, tmp_path):
+    subject, out = under_test(planted), tmp_path / "out"
+
+    def rows(spec, name):
+        evaluate_saes(spec, {name: subject}, out, tiny)
+        return [row["name"] for row in json.loads((out / "results.json").read_text())]
+
+    assert rows(spec, "one") == ["one"]
+    assert rows(spec, "two") == ["one", "two"]
+    assert rows(spec, "one") == ["one", "two"]
+    # Other questions: their numbers do not stand beside these.
+    assert rows(make_spec(max_questions=6), "two") == ["two"]
+
+
+def test_an_edit_that_is_chosen_no_more_is_taken_away(tiny, spec, planted, under_test, tmp_path):
+    edit = tmp_path / "out/forget_edits/one.json"
+    evaluate(spec, under_test(planted), tiny, tmp_path / "out")
+    assert edit.is_file()
+    with torch.no_grad():
+        planted.W_enc.zero_()
+    evaluate(spec, under_test(planted), tiny, tmp_path / "out")
+    assert not edit.exists()
+
+
+@pytest.fixture
+def fitted_clamp():
+    @register_intervention("fitted_clamp")
+    @dataclass(frozen=True)
+    class FittedClamp(Clamp):
+        needs_retain_text: ClassVar[bool] = True
+        threshold: float = 0.5
+
+        def fitted(self, acts, tokens):
+            return self
+
+    yield "fitted_clamp"
+    del INTERVENTIONS["fitted_clamp"]
+
+
+def test_an_intervention_fitted_on_retain_text_is_evaluated_without_a_forget_edit(
+    tiny, make_spec, planted, under_test, tmp_path, fitted_clamp
+):
+    spec = make_spec(interventions={fitted_clamp: {"multiplier": [400.0]}})
+    result = evaluate(spec, under_test(planted), tiny, tmp_path / "out")
+    assert result.held_out.forgetting > 0
+    # An option called so is no gate's.
+    assert result.gate_threshold is None
+    assert not list((tmp_path / "out").glob("forget_edits/*"))
 
 
 def test_a_killed_evaluation_goes_on_where_it_stopped(tiny, spec, planted, under_test, tmp_path, monkeypatch):

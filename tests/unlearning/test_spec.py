@@ -62,6 +62,7 @@ def test_wrong_values_name_the_key(spec, changes, message):
     [
         ({"model": "no-such-model"}, "no-such-model"),
         ({"device": "tpu9"}, "tpu9"),
+        ({"device": "mps"}, r"device: mps has no float64, in which an evaluation sums\. Use device: cpu"),
         ({"forget_questions": ["nowhere.jsonl"]}, "nowhere.jsonl"),
         ({"retain_corpora": ["nowhere.txt"]}, "nowhere.txt"),
     ],
