@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from tqdm.auto import tqdm
 from typing_extensions import override
 
 from sae_lens_contrastive.data.model_batches import ModelBatches, corpus_too_small
-from sae_lens_contrastive.data.streams import ResumableStream, under_prefix, with_prefix
+from sae_lens_contrastive.data.streams import ResumableStream, generator_at, under_prefix, with_prefix
 from sae_lens_contrastive.errors import ConfigError, UserError
 from sae_lens_contrastive.kept_tensors import keep_tensors
 from sae_lens_contrastive.losses import FORGET, GENERAL, RETAIN
@@ -62,15 +61,6 @@ class DomainMix(ResumableStream[Tensor]):
         """Continue the three streams from their states."""
         for domain, stream in self.streams.items():
             stream.load_state_dict(under_prefix(str(domain), state))
-
-    @contextmanager
-    @override
-    def paused(self) -> Iterator[None]:
-        """Pause the three streams."""
-        with ExitStack() as stack:
-            for stream in self.streams.values():
-                stack.enter_context(stream.paused())
-            yield
 
     @override
     def close(self) -> None:
@@ -138,8 +128,8 @@ class CachedActivations(ResumableStream[Tensor]):
         per_epoch = len(self.activations) // self.batch_size
         epoch, place = divmod(self.n_batches, per_epoch)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._epoch, self._order = epoch, torch.randperm(len(self.activations), generator=generator)
+            order = torch.randperm(len(self.activations), generator=generator_at(self.seed, epoch))
+            self._epoch, self._order = epoch, order
         rows = self._order[place * self.batch_size : (place + 1) * self.batch_size]
         self.n_batches += 1
         return self.activations[rows].to(self.device)

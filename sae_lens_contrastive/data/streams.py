@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Generic, TypeVar
 
 import torch
@@ -33,10 +33,6 @@ class ResumableStream(Iterator[T], Generic[T]):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue where `state_dict` was taken; the stream must be built as the saved one was, and be unread."""
 
-    def paused(self) -> AbstractContextManager[None]:
-        """While in this context the stream leaves the model alone, so that the caller can hook or patch it."""
-        return nullcontext()
-
     def close(self) -> None:
         """Stop what runs in the background."""
 
@@ -49,6 +45,12 @@ def with_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def under_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The part of the state that `with_prefix` named."""
     return {name[len(prefix) + 1 :]: tensor for name, tensor in state.items() if name.startswith(f"{prefix}.")}
+
+
+def generator_at(seed: int, place: int) -> torch.Generator:
+    """Random numbers of one place in a run, such as a step or an epoch: they depend on it and the seed alone."""
+    # A seed may be a timestamp; torch takes 64 bits.
+    return torch.Generator().manual_seed((seed * 1_000_003 + place) % 2**64)
 
 
 class StreamedActivations(ResumableStream[Tensor]):
@@ -244,11 +246,6 @@ class HookStream(ResumableStream[dict[str, Tensor]]):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue the stream from its state."""
         self.stream.load_state_dict(state)
-
-    @override
-    def paused(self) -> AbstractContextManager[None]:
-        """Pause the stream."""
-        return self.stream.paused()
 
     @override
     def close(self) -> None:

@@ -104,17 +104,6 @@ class ImportanceTracker:
         self._sums = self._sums + other._sums.to(self._sums.device)
         self._n_updates += other._n_updates
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Importance and what was collected since it was last measured."""
-        state = {"sums": self._sums, "n_updates": torch.tensor(self._n_updates)}
-        return state if self._importance is None else {**state, "importance": self._importance}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state_dict` gave; `ConfigError` if it is of another dictionary."""
-        self._check(state["sums"].shape[1])
-        self._sums, self._n_updates = state["sums"], int(state["n_updates"])
-        self._importance = state.get("importance")
-
     def _check(self, d_sae: int) -> None:
         if d_sae != self.d_sae:
             raise ConfigError(f"The importance is of d_sae {d_sae}; this SAE has d_sae {self.d_sae}.")

@@ -50,8 +50,9 @@ class MutualInformationTracker:
     def merge(self, other: MutualInformationTracker) -> None:
         """Add the other tracker's counts to these; `ConfigError` if it is of another dictionary."""
         self._check(other.d_sae)
-        self._fired = self._fired + other._fired.to(self._fired.device)
-        self._tokens = self._tokens + other._tokens.to(self._tokens.device)
+        # To where the other counted: a tracker begins on the CPU, whatever device the features are on.
+        self._fired = self._fired.to(other._fired.device) + other._fired
+        self._tokens = self._tokens.to(other._tokens.device) + other._tokens
 
     def reset(self) -> None:
         """Start counting anew."""

@@ -237,7 +237,8 @@ class LossTerm(ABC):
     """Whether the term is computed from this rank's share of the batch, and joins what other ranks have of theirs; all
     ranks must come to the same value. Any other term is given the whole batch, which is gathered for it."""
     runs_model: ClassVar[bool] = False
-    """Whether the term runs the model above the hook on that text, so that an estimate counts it."""
+    """Whether the term runs the model above the hook on that text, so that an estimate counts it and no stream runs the
+    model at the same time."""
 
     @property
     def needs_sentences(self) -> bool:

@@ -47,10 +47,6 @@ class ForgetMargin(LossTerm):
 
     def __call__(self, ctx: LossContext) -> Float[Tensor, ""]:
         """Hinge on forget tokens plus leakage on all others; a side without tokens counts 0."""
-        if self.n_features > ctx.hidden_pre.shape[1]:
-            raise ConfigError(
-                f"forget_margin.n_features is {self.n_features}, but the SAE has {ctx.hidden_pre.shape[1]} features."
-            )
         is_forget = ctx.labels() == FORGET
         reserved = ctx.pre_activations(torch.arange(self.n_features, device=is_forget.device))
         leakage = torch.relu(reserved[~is_forget]).sum(dim=1)

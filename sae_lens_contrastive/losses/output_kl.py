@@ -137,10 +137,6 @@ class OutputKL(LossTerm):
 
     def _chosen(self, acts: Float[Tensor, "n d_sae"], n_forget: int) -> Int[Tensor, " chosen"]:
         if self.features == "reserved":
-            if self.n_features > acts.shape[1]:
-                raise ConfigError(
-                    f"output_kl.n_features is {self.n_features}, but the SAE has {acts.shape[1]} features."
-                )
             return torch.arange(self.n_features, device=acts.device)
         forget_rates, retain_rates = ((part > 0).float().mean(dim=0) for part in (acts[:n_forget], acts[n_forget:]))
         eligible = (retain_rates < self.retain_threshold) & (forget_rates > 0)

@@ -105,10 +105,6 @@ class SentenceMargin(LossTerm):
 
     def __call__(self, ctx: LossContext) -> Float[Tensor, ""]:
         """Logistic losses of sentences and tokens, on this step's sentences."""
-        if self.n_features > ctx.hidden_pre.shape[1]:
-            raise ConfigError(
-                f"sentence_margin.n_features is {self.n_features}, but the SAE has {ctx.hidden_pre.shape[1]} features."
-            )
         space = ctx.needed_output_space("sentence_margin")
         (sides,) = space.turns(ctx.step, 0, self.n_sentences, self.retain_per_forget)
         counts = _cut(sides.forget.editable, self.min_tokens, ctx.step)

@@ -97,7 +97,7 @@ def is_present(device: str) -> bool:
     kind = device_type(device)
     if kind == "cuda":
         return torch.cuda.is_available() and (torch.device(device).index or 0) < torch.cuda.device_count()
-    return kind != "mps" or torch.backends.mps.is_available()
+    return kind == "cpu" or (kind == "mps" and torch.backends.mps.is_available())
 
 
 def _check_folder(folder: Path) -> None:

@@ -30,7 +30,7 @@ def n_blocks_below(hook_name: str, n_layers: int) -> int:
             "residual-stream hook",
             hook_name,
             ("blocks.L.hook_resid_pre", "blocks.L.hook_resid_post"),
-            fix="Evaluation edits the residual stream.",
+            fix="Evaluation and output-space loss terms work on the residual stream.",
         )
     if int(match.group(1)) >= n_layers:
         raise unknown_hook(hook_name, n_layers)

@@ -122,10 +122,13 @@ class ContrastiveJumpReLUTrainingSAEConfig(ContrastiveObjectiveConfig, JumpReLUT
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.jumprelu_sparsity_loss_mode == "quadratic" and not (self.target_l0 or 0) > 0:
+        if self.jumprelu_sparsity_loss_mode == "quadratic" and not 0 < (self.target_l0 or 0) <= self.d_sae:
             raise ConfigError(
-                f"target_l0 is {self.target_l0}, but jumprelu_sparsity_loss_mode: quadratic needs a number above 0."
+                f"target_l0 is {self.target_l0}, but jumprelu_sparsity_loss_mode: quadratic needs a number above 0 and "
+                f"at most d_sae ({self.d_sae})."
             )
+        if not self.jumprelu_bandwidth > 0:
+            raise ConfigError(f"jumprelu_bandwidth is {self.jumprelu_bandwidth}; it must be above 0, such as 0.05.")
 
     @override
     @classmethod

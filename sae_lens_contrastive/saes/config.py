@@ -91,6 +91,11 @@ class ContrastiveObjectiveConfig(TrainingSAEConfig):
                 )
             if weighted.term.needs_output_space:
                 self._check_scale_is_one_number(f"loss_terms.{name}")
+            if weighted.term.n_reserved > self.d_sae:
+                raise ConfigError(
+                    f"loss_terms.{name} reserves {weighted.term.n_reserved} features, but d_sae is {self.d_sae}. "
+                    f"Lower its n_features to at most {self.d_sae}, or raise d_sae."
+                )
         self._check_scaling_of_tokens()
         if self.pruning is not None and self.importance is None:
             raise ConfigError("pruning goes by importance, but there is no importance section. Add importance: {}.")
@@ -141,6 +146,10 @@ class ContrastiveObjectiveConfig(TrainingSAEConfig):
         """Names of the terms that read text at the hook or run the model above it."""
         terms = build_loss_terms(self.loss_terms)
         return [name for name, weighted in terms.items() if weighted.term.needs_output_space]
+
+    def terms_that_run_model(self) -> list[str]:
+        """Names of the terms that run the model above the hook."""
+        return [name for name, (term, *_) in build_loss_terms(self.loss_terms).items() if term.runs_model]
 
     def terms_that_need_sentences(self) -> list[str]:
         """Names of the terms that read single sentences of both sides."""

@@ -22,7 +22,7 @@ class WarmStart(StrictModel):
     """The SAE whose weights a training begins with."""
 
     path: Path | None = None
-    """Folder saved by `save_model` or `save_inference_model`."""
+    """Folder of an inference SAE: `save_inference_model` of a training SAE wrote it, or `save_model` of a stock one."""
     release: str | None = None
     """Release name or Hugging Face repository, as `SAE.from_pretrained` takes it."""
     sae_id: str | None = None
@@ -30,9 +30,10 @@ class WarmStart(StrictModel):
 
     @model_validator(mode="after")
     def _has_one_place(self) -> WarmStart:
-        from_hub = self.release is not None and self.sae_id is not None
-        if from_hub == (self.path is not None):
-            raise ConfigError("Give either path, or release and sae_id.")
+        given = {name for name in ("path", "release", "sae_id") if getattr(self, name) is not None}
+        if given not in ({"path"}, {"release", "sae_id"}):
+            listed = ", ".join(sorted(given)) or "none of them"
+            raise ConfigError(f"warm_start has {listed}. Give either path, or release and sae_id.")
         return self
 
     def check(self) -> None:

@@ -18,7 +18,8 @@ from sae_lens_contrastive.models import check_device, check_model_name
 from sae_lens_contrastive.options import build_options
 from sae_lens_contrastive.saes import TRAINING_ARCHITECTURES, ContrastiveObjectiveConfig
 from sae_lens_contrastive.saes.warm_start import WarmStart
-from sae_lens_contrastive.training.runner import BRIDGE_CLASS_NAME, check_runner_config
+from sae_lens_contrastive.training.requirements import check_runner_config
+from sae_lens_contrastive.training.runner import BRIDGE_CLASS_NAME
 from sae_lens_contrastive.wandb_session import check_wandb
 
 
@@ -135,8 +136,9 @@ class RunConfig(StrictModel):
     @field_validator("sae")
     @classmethod
     def _known_architecture(cls, sae: dict[str, Any]) -> dict[str, Any]:
-        if sae.get("architecture") not in TRAINING_ARCHITECTURES:
-            raise unknown_choice("sae.architecture", sae.get("architecture"), TRAINING_ARCHITECTURES)
+        architecture = sae.get("architecture")
+        if not isinstance(architecture, str) or architecture not in TRAINING_ARCHITECTURES:
+            raise unknown_choice("sae.architecture", architecture, TRAINING_ARCHITECTURES)
         return {**sae, "loss_terms": without_nulls(sae["loss_terms"])} if "loss_terms" in sae else sae
 
     @field_validator("architectures")

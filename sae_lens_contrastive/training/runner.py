@@ -24,16 +24,16 @@ from typing_extensions import override
 
 from sae_lens_contrastive.data.batching import check_fits_context
 from sae_lens_contrastive.data.streams import ResumableStream
-from sae_lens_contrastive.distributed import by_first, is_first, n_ranks
+from sae_lens_contrastive.distributed import by_first, is_first
 from sae_lens_contrastive.errors import ConfigError, UserError, first_line
 from sae_lens_contrastive.files import disk_that_may_be_full, replace_folder, write_bytes_atomic
 from sae_lens_contrastive.losses.output_space import OutputSpace
-from sae_lens_contrastive.models import HookedBridge, check_device, check_hook, check_model_name, load_model
+from sae_lens_contrastive.models import HookedBridge, check_hook, load_model
 from sae_lens_contrastive.saes import ContrastiveObjectiveConfig
 from sae_lens_contrastive.saes.warm_start import WarmStart, warm_started_sae
 from sae_lens_contrastive.training.checkpoints import damage
 from sae_lens_contrastive.training.interruption import stopped_by_signals
-from sae_lens_contrastive.training.requirements import check_domains_given
+from sae_lens_contrastive.training.requirements import check_runner_config
 from sae_lens_contrastive.training.streams import ActivationCacheOptions, CorpusStreams, DomainData
 from sae_lens_contrastive.training.trainer import ContrastiveSAETrainer
 from sae_lens_contrastive.wandb_session import check_wandb
@@ -45,9 +45,10 @@ STREAM_FILE = "stream.safetensors"
 class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
     """Trains an SAE of this package from a stock `LanguageModelSAERunnerConfig`.
 
-    The model is loaded by name as a TransformerBridge (any TransformerLens name, a local folder, an embedded model),
-    the activation stores are SAELens', one for each corpus. Without `domain_data` the run has the general corpus only,
-    which suits terms that need no labels. `warm_start` begins from the weights of a trained SAE.
+    The model is loaded by name as a TransformerBridge (any TransformerLens name, a local folder, an embedded model);
+    one that is given is frozen. The activation stores are SAELens', one for each corpus. Without `domain_data` the run
+    has the general corpus only, which suits terms that need no labels. `warm_start` begins from the weights of a
+    trained SAE.
 
     In an initialised process group (gloo, and NCCL for tensors on a GPU) the ranks train the SAE together: each runs
     the model on its share of the text and steps on its share of every batch, of which `train_batch_size_tokens` is the
@@ -80,6 +81,8 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
             kwargs = dict(cfg.model_from_pretrained_kwargs or {})
             kwargs.pop("center_writing_weights", None)
             override_model = load_model(cfg.model_name, device=cfg.llm_device or cfg.device, dtype=cfg.dtype, **kwargs)
+        # A given one may learn: terms that run the model would add up gradients of its weights, which nothing reads.
+        override_model.requires_grad_(False)
         if isinstance(override_model, HookedBridge):
             # A bridge has the model's own weights: there is no processing for a later reader to repeat.
             cfg.model_class_name, cfg.model_from_pretrained_kwargs = BRIDGE_CLASS_NAME, {}
@@ -150,7 +153,7 @@ class ContrastiveTrainingRunner(LanguageModelSAETrainingRunner):
 
     @property
     def needs_output_space(self) -> bool:
-        """Whether a term runs the model above the hook."""
+        """Whether a term reads text at the hook or runs the model above it."""
         return bool(cast(ContrastiveObjectiveConfig, self.cfg.sae).terms_that_need_output_space())
 
     @override
@@ -237,36 +240,3 @@ def _no_override_warnings() -> Iterator[None]:
         yield
     finally:
         host_logger.removeFilter(wanted)
-
-
-def check_runner_config(cfg: LanguageModelSAERunnerConfig[Any], has_domains: bool) -> None:
-    """Raise `UserError` for what can be known to fail before a model is loaded."""
-    if not isinstance(cfg.sae, ContrastiveObjectiveConfig):
-        raise ConfigError(
-            f"cfg.sae is a {type(cfg.sae).__name__}. Give a configuration of this package, for example "
-            "ContrastiveTopKTrainingSAEConfig; without loss_terms it trains exactly as SAELens' own."
-        )
-    check_domains_given(cfg.sae, has_domains)
-    check_model_name(cfg.model_name)
-    check_device(cfg.device)
-    if cfg.prefetch_llm_batches and (needing := cfg.sae.terms_that_need_output_space()):
-        raise ConfigError(
-            f"loss_terms.{needing[0]} runs the model in the training step, while prefetch_llm_batches runs it in the "
-            "background. Set prefetch_llm_batches: false."
-        )
-    if cfg.prefetch_llm_batches and n_ranks() > 1:
-        raise ConfigError(
-            f"prefetch_llm_batches runs the model in the background, where {n_ranks()} ranks would not know what the "
-            "others do. Set prefetch_llm_batches: false; the batches are the same."
-        )
-    if cfg.training_tokens < cfg.train_batch_size_tokens:
-        raise ConfigError(
-            f"training_tokens is {cfg.training_tokens}, less than one batch of {cfg.train_batch_size_tokens} tokens. "
-            "Raise it or lower train_batch_size_tokens."
-        )
-    n_steps = cfg.training_tokens // cfg.train_batch_size_tokens
-    if cfg.lr_scheduler_name != "constant" and cfg.lr_warm_up_steps + cfg.lr_decay_steps >= n_steps:
-        raise ConfigError(
-            f"lr_warm_up_steps {cfg.lr_warm_up_steps} and lr_decay_steps {cfg.lr_decay_steps} leave nothing of the "
-            f"{n_steps} steps to lr_scheduler_name: {cfg.lr_scheduler_name}. Lower them, or use constant."
-        )

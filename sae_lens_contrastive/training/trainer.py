@@ -223,7 +223,8 @@ class ContrastiveSAETrainer(SAETrainer[Any, Any]):
         checkpoint_path = Path(checkpoint_path)
         self.history = read_json(checkpoint_path / HISTORY_FILE)
         records = read_json(checkpoint_path / TRACKERS_FILE)
-        state = load_file(checkpoint_path / PARTS_FILE, device=self.cfg.device)
+        # Through the CPU: safetensors takes "cuda" for the first GPU, whichever is the current one of this rank.
+        state = {name: tensor.to(self.cfg.device) for name, tensor in load_file(checkpoint_path / PARTS_FILE).items()}
         self.seconds_in_steps = float(state["seconds_in_steps"])
         load_state_of_parts(state, self.features, self.parts)
         for part in self.parts:

@@ -29,7 +29,7 @@ class SaeUnderTest(StrictModel):
     seed: int = 0
     """Seed it was trained with."""
     path: Path | None = None
-    """Folder saved by `save_model` or `save_inference_model`."""
+    """Folder of an inference SAE, as `warm_start.path` is."""
     release: str | None = None
     """Release name or Hugging Face repository, as `SAE.from_pretrained` takes it."""
     sae_id: str | None = None

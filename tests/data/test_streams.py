@@ -14,7 +14,7 @@ from sae_lens.training.mixing_buffer import mixing_buffer
 from sae_lens.training.prefetch import PrefetchingIterator
 
 from sae_lens_contrastive.data.activations import DomainMix
-from sae_lens_contrastive.data.streams import HookStream, PrefetchedStream, StreamedActivations
+from sae_lens_contrastive.data.streams import HookStream, PrefetchedStream, StreamedActivations, generator_at
 from sae_lens_contrastive.errors import ConfigError, UserError
 from sae_lens_contrastive.losses import FORGET, GENERAL, RETAIN
 from sae_lens_contrastive.models import ModelAboveHook, residual_at_hook
@@ -241,26 +241,28 @@ def test_an_error_of_the_source_reaches_the_reader_after_the_batches_before_it()
     stream.close()
 
 
+def test_each_place_of_a_seed_has_its_own_numbers_whatever_the_size_of_the_seed():
+    def drawn(seed, place):
+        return torch.rand(4, generator=generator_at(seed, place)).tolist()
+
+    assert torch.rand(4, generator=torch.Generator().manual_seed(3 * 1_000_003 + 7)).tolist() == drawn(3, 7)
+    for seed in (0, 20240917123456, 2**63):
+        assert drawn(seed, 5) == drawn(seed, 5) != drawn(seed, 6)
+
+
 def test_a_thread_that_may_not_run_ahead_is_refused():
     with pytest.raises(ConfigError, match="prefetch is 0; it must be 1 or more"):
         PrefetchedStream(Numbers(), prefetch=0)
 
 
 def test_a_hook_stream_names_its_batches_and_passes_everything_on():
-    source = Numbers()
-    inner = PrefetchedStream(source, prefetch=2)
-    stream = HookStream(inner, HOOK)
+    stream = HookStream(PrefetchedStream(Numbers(), prefetch=2), HOOK)
     batch = next(stream)
     assert list(batch) == [HOOK]
     assert batch[HOOK].tolist() == [[0], [0]]
-    _until(lambda: source.n == 4)
-    with stream.paused():
-        PrefetchingIterator.__next__(inner)
-        time.sleep(0.05)
-        assert source.n == 4
     resumed = HookStream(PrefetchedStream(Numbers(), prefetch=2), HOOK)
     resumed.load_state_dict(stream.state_dict())
-    assert [int(next(s)[HOOK][0]) for s in (stream, resumed)] == [2, 2]
+    assert [int(next(s)[HOOK][0]) for s in (stream, resumed)] == [1, 1]
     stream.close()
     resumed.close()
     assert list(stream) == []

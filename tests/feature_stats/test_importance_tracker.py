@@ -1,4 +1,4 @@
-"""Importance: the formula by hand, its first value, merging, saving, options."""
+"""Importance: the formula by hand, its first value, merging, options."""
 
 import pytest
 import torch
@@ -72,19 +72,6 @@ def test_a_step_without_updates_changes_nothing():
     before = measured(one, ACTIVATION, GRADIENT, INFORMATION)
     one.step()
     assert torch.equal(one.compute(), before)
-
-
-def test_a_saved_tracker_continues():
-    one, again = tracker(), tracker()
-    measured(one, ACTIVATION, GRADIENT, INFORMATION)
-    one.update(GRADIENT, ACTIVATION, INFORMATION)
-    again.load_state_dict(one.state_dict())
-    for each in (one, again):
-        each.update(INFORMATION, GRADIENT, ACTIVATION)
-        each.step()
-    assert torch.equal(again.compute(), one.compute())
-    with pytest.raises(ConfigError, match="d_sae 3"):
-        ImportanceTracker(3, ALL_THREE).load_state_dict(one.state_dict())
 
 
 def test_importance_from_outside_is_what_the_next_measurement_starts_from():

@@ -72,6 +72,14 @@ def test_counts_do_not_depend_on_batches_and_trackers():
         assert torch.equal(second.state_dict()[name], counts)
 
 
+def test_a_new_tracker_goes_to_the_device_of_the_one_that_is_merged_into_it():
+    tracker, counted = MutualInformationTracker(4), MutualInformationTracker(4)
+    counted.load_state_dict({name: counts.to("meta") for name, counts in counted.state_dict().items()})
+    tracker.merge(counted)
+    assert {counts.device.type for counts in tracker.state_dict().values()} == {"meta"}
+    assert tracker.compute().device.type == "meta"
+
+
 def test_a_saved_tracker_continues_and_a_reset_one_starts_anew():
     acts, is_forget = noisy()
     whole, part, again = (MutualInformationTracker(20) for _ in range(3))

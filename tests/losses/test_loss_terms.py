@@ -75,11 +75,6 @@ def test_forget_margin_gradient_raises_forget_and_lowers_the_rest():
     assert torch.all(hidden_pre.grad[:, 1:] == 0)
 
 
-def test_forget_margin_refuses_more_features_than_the_sae_has():
-    with pytest.raises(ConfigError, match="the SAE has 2 features"):
-        ForgetMargin(n_features=3)(make_context([[1.0, 0.0]], [FORGET]))
-
-
 @pytest.mark.parametrize(
     ("loss_terms", "message"),
     [

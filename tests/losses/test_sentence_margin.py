@@ -192,8 +192,6 @@ def test_it_refuses_what_it_cannot_do():
         SentenceMargin()(make_context(torch.zeros(2, 64)))
     with pytest.raises(ConfigError, match="Set corpora"):
         value(term(), OutputSpace(no_model, RETAIN, RETAIN))
-    with pytest.raises(ConfigError, match="the SAE has 2 features"):
-        value(term(n_features=3), space_of(FORGET, RETAIN))
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,13 @@ def test_an_absent_device_is_refused(monkeypatch):
         check_device("cuda:1")
 
 
+@pytest.mark.parametrize("device", ["meta", "xpu", "xla", "mps"])
+def test_a_kind_of_device_that_torch_knows_must_be_here_too(monkeypatch, device):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match=rf"Device '{device}' is not available on this machine\. Use device: cpu"):
+        check_device(device)
+
+
 def test_the_number_of_a_gpu_is_looked_at(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -130,6 +130,13 @@ def test_a_checkpoint_comes_back_as_a_training_sae(ours, our_config, host, host_
             r"auxiliary loss .* 'layer_norm'\. Use none",
         ),
         ({"whitening": {}, "coverage": {}, "loss_terms": RESERVING}, "coverage begins reserved features anew, but"),
+        *(
+            (
+                {"loss_terms": {name: {"coefficient": 1.0, "n_features": 25}}},
+                rf"loss_terms\.{name} reserves 25 features, but d_sae is 24\. Lower its n_features to at most 24",
+            )
+            for name in ("forget_margin", "sentence_margin", "output_kl")
+        ),
     ],
 )
 def test_wrong_configurations_are_refused(options, message):
@@ -147,6 +154,8 @@ def test_wrong_configurations_are_refused(options, message):
         ),
         ("jumprelu", {"jumprelu_sparsity_loss_mode": "quadratic"}, "target_l0 is None"),
         ("jumprelu", {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": 0}, "target_l0 is 0"),
+        ("jumprelu", {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": 25}, r"target_l0 is 25.*d_sae \(24\)"),
+        ("jumprelu", {"jumprelu_bandwidth": 0.0}, r"jumprelu_bandwidth is 0\.0; it must be above 0"),
         ("matryoshka_batchtopk", {"k": 4, "matryoshka_widths": [8, 8]}, r"matryoshka_widths is \[8, 8\]"),
         ("matryoshka_batchtopk", {"k": 4, "matryoshka_widths": [0, 8]}, r"matryoshka_widths is \[0, 8\]"),
         ("matryoshka_batchtopk", {"k": 4, "matryoshka_widths": [8, 48]}, r"at most at d_sae \(24\)"),

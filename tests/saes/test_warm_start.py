@@ -122,6 +122,9 @@ def test_a_folder_without_an_sae_is_refused(tmp_path):
 
 
 def test_a_place_is_a_folder_or_a_release():
-    for wrong in ({}, {"release": "r"}, {"path": "p", "release": "r", "sae_id": "i"}):
+    whole = {"path": "p", "release": "r", "sae_id": "i"}
+    for given in ([], ["release"], ["sae_id"], ["path", "release"], ["path", "sae_id"], list(whole)):
         with pytest.raises(ValueError, match="either path, or release and sae_id"):
-            WarmStart(**wrong)
+            WarmStart(**{name: whole[name] for name in given})
+    for given in (["path"], ["release", "sae_id"]):
+        WarmStart(**{name: whole[name] for name in given})

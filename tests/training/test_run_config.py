@@ -80,6 +80,11 @@ def test_terms_on_sentences_need_sentences(tmp_path, changes, term):
     assert keys[0] != keys[1]
 
 
+def test_an_architecture_is_one_name(tmp_path, changes):
+    with pytest.raises(ConfigError, match=r"Unknown sae\.architecture \['topk'\].*Allowed: batchtopk, jumprelu"):
+        resolve_run(TARGET, _variant(tmp_path, "sae: {architecture: [topk]}"), changes)
+
+
 def test_only_the_defaults_of_the_chosen_architecture_are_used(tmp_path, changes):
     topk = resolve_run(TARGET, _variant(tmp_path, "sae: {architecture: topk}"), changes)
     assert topk.sae_config().k == load_yaml(TARGET)["architectures"]["topk"]["k"]

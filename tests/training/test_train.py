@@ -149,6 +149,16 @@ def test_a_stock_runner_configuration_streams_three_corpora(tiny_model, corpora,
     assert runner.trainer.history[-1]["forget_margin_loss"] > 0
 
 
+def test_the_weights_of_a_given_model_gather_no_gradients(tiny_model, corpora, tmp_path):
+    output_kl = {"coefficient": 1.0, "n_features": 4, "n_sequences": 1, "every_n_steps": 4}
+    general, forget, retain = (to_dataset(load_corpus(corpora[name][0])) for name in ("general", "forget", "retain"))
+    data = DomainData(forget, retain, output_space_sequences=2)
+    tiny_model.requires_grad_(True)
+    cfg = stock_config(tmp_path, loss_terms={"output_kl": output_kl})
+    ContrastiveTrainingRunner(cfg, data, override_dataset=general, override_model=tiny_model).run()
+    assert all(parameter.grad is None for parameter in tiny_model.parameters())
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_leaves_a_checkpoint_to_resume_from(number, tiny_model, corpora, tmp_path, monkeypatch):
     cfg = stock_config(tmp_path)

@@ -13,6 +13,7 @@ from sae_lens.saes.sae import TrainStepOutput
 from torch import Tensor
 from torch.optim import Optimizer
 
+from sae_lens_contrastive.data.streams import under_prefix, with_prefix
 from sae_lens_contrastive.distributed import BatchShare, rows_of_all, summed
 from sae_lens_contrastive.features.grouping import FeatureGroups
 from sae_lens_contrastive.losses.output_space import OutputSpace
@@ -186,18 +187,14 @@ class TrainingPart(ABC):
 
 def state_of_parts(features: FeatureState, parts: Sequence[TrainingPart]) -> dict[str, Tensor]:
     """What the parts of a run share and what each keeps, under their names."""
-    state = {f"features.{name}": tensor for name, tensor in features.state_dict().items()}
+    state = with_prefix("features", features.state_dict())
     for part in parts:
-        state |= {f"{part.name}.{name}": tensor for name, tensor in part.state_dict().items()}
+        state |= with_prefix(part.name, part.state_dict())
     return state
 
 
 def load_state_of_parts(state: dict[str, Tensor], features: FeatureState, parts: Sequence[TrainingPart]) -> None:
     """Take the tensors of `state_of_parts` over."""
-    features.load_state_dict(_section(state, "features"))
+    features.load_state_dict(under_prefix("features", state))
     for part in parts:
-        part.load_state_dict(_section(state, part.name))
-
-
-def _section(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    return {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}
+        part.load_state_dict(under_prefix(part.name, state))

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from typing_extensions import override
 
+from sae_lens_contrastive.data.streams import generator_at
 from sae_lens_contrastive.features.coverage import CoverageOptions, cover
 from sae_lens_contrastive.losses import FORGET
 from sae_lens_contrastive.training.parts.base import StepView, TrainingPart
@@ -46,7 +47,7 @@ class CoveragePart(TrainingPart):
             view.whole(view.output.sae_in),
             is_forget,
             is_forget & ~covered,
-            torch.Generator().manual_seed(view.seed * 1_000_003 + view.step),
+            generator_at(view.seed, view.step),
             self.options.margin,
         )
         view.passes_since_fired[features[: len(tokens)]] = 0

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 from typing_extensions import override
 
+from sae_lens_contrastive.data.streams import generator_at
 from sae_lens_contrastive.features.surgery import ReinitialisationOptions, reinitialise
 from sae_lens_contrastive.training.parts.base import FeatureState, StepView, TrainingPart
 
@@ -47,7 +48,7 @@ class ReinitialisationPart(TrainingPart):
             view.whole(view.output.sae_in),
             view.whole(view.output.sae_out),
             view.domains,
-            torch.Generator().manual_seed(view.seed * 1_000_003 + view.step),
+            generator_at(view.seed, view.step),
             self.options,
         )
         features = features[: len(tokens)]
