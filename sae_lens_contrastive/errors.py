@@ -14,6 +14,10 @@ class ConfigError(UserError):
     """A configuration value that cannot be used."""
 
 
+class BusyFolderError(UserError):
+    """Another process works in an output folder."""
+
+
 class LostRankError(UserError):
     """Another rank of a training is gone: nothing in the input must change, the same command goes on."""
 

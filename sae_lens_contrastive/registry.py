@@ -23,8 +23,9 @@ class Registry(dict[str, type[Any]]):
         def register(registered: T_REGISTERED) -> T_REGISTERED:
             taken = self.get(name)
             # A module that is loaded again brings the same class anew.
-            if taken is not None and taken.__qualname__ != registered.__qualname__:
-                raise ValueError(f"The {self.kind} {name!r} is already registered as {taken.__qualname__}.")
+            if taken is not None and _origin(taken) != _origin(registered):
+                by = " of ".join(_origin(taken))
+                raise ValueError(f"The {self.kind} {name!r} is already registered as {by}. Take another name.")
             self[name] = registered
             return registered
 
@@ -36,3 +37,7 @@ class Registry(dict[str, type[Any]]):
             register = f"register_{self.kind.replace(' ', '_')}"
             raise unknown_choice(self.kind, name, self, fix=f"Register your own with {register}.")
         return self[name]
+
+
+def _origin(registered: type[Any]) -> tuple[str, str]:
+    return registered.__qualname__, registered.__module__

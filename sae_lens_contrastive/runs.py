@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sae_lens_contrastive.errors import UserError
+from sae_lens_contrastive.errors import BusyFolderError, UserError
 from sae_lens_contrastive.files import made_once, read_json, usable_folder, write_json
 
 RUN_FILE = "run.json"
@@ -53,7 +53,7 @@ def claim_folder(folder: Path | str, kind: str, config: Mapping[str, Any], *, al
 
 
 def hold_folder(folder: Path) -> None:
-    """Keep other processes out of a folder for as long as this one lives; `UserError` if one is there already."""
+    """Keep other processes out of a folder for as long as this one lives; `BusyFolderError` if one is there already."""
     folder.mkdir(parents=True, exist_ok=True)
     place = folder.resolve()
     if place in _held:
@@ -62,7 +62,7 @@ def hold_folder(folder: Path) -> None:
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(
+        raise BusyFolderError(
             f"Another process is at work in {folder}. Wait until it has ended, or give another folder with --out."
         ) from None
     _held[place] = lock
@@ -78,13 +78,13 @@ def let_go_below(folder: Path) -> None:
 @contextmanager
 def nothing_left_if_refused(out: Path | str) -> Iterator[None]:
     """Take back the folders that were claimed below `out` in this block, and hold nothing yet, if it ends in a
-    `UserError`: some mistakes show only once the model is loaded."""
+    `UserError` or an error of the system: some mistakes show only once the model is loaded."""
     out = Path(out)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     claimed_before = set(_claimed)
     try:
         yield
-    except UserError:
+    except (UserError, OSError):
         # The deepest first: a folder is empty once those within it are gone.
         for claim in sorted(_claimed - claimed_before, key=lambda path: -len(path.parts)):
             folder = claim.parent

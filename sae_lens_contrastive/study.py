@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_lens_contrastive.config import load_yaml, merge, parse_config
-from sae_lens_contrastive.errors import ConfigError, UserError
+from sae_lens_contrastive.errors import BusyFolderError, ConfigError, UserError
 from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.models import load_model
 from sae_lens_contrastive.report import load_results, results_table, write_figures, write_page
@@ -58,7 +58,8 @@ def run_study(
     run now, as in `countries` or `countries/seed0`; finished parts are in the results anyway. `finished` is the
     `results.json` of an earlier run, whose parts are taken over where nothing that they depend on has changed.
     `overrides` change keys of the study file. Everything is checked before the model loads. Raises `UserError` for a
-    file that is missing or wrong, a part that the study does not have, and if `out` holds another study.
+    file that is missing or wrong, a part that the study does not have, and if `out` holds another study; and, once all
+    else is done and written, for parts that another process is at work on.
     """
     study_file, out = Path(study_file), Path(out)
     study = parse_config(StudySpec, merge(load_yaml(study_file), overrides or {}), source=str(study_file))
@@ -70,7 +71,10 @@ def run_study(
     # Several processes may run parts of one study.
     claim_folder(out, "study", {place: part.config() for place, part in parts.items()}, alone=False)
     rows = _finished_parts(out, parts)
-    for place in earlier.keys() - rows.keys():
+    taken = earlier.keys() - rows.keys()
+    if finished is not None:
+        print(f"{len(taken)} of {len(parts)} parts taken over from {finished}; {len(rows)} were finished before")
+    for place in taken:
         _finish(out / place, parts[place], earlier[place])
     rows = earlier | rows
     pending = {place: part for place, part in parts.items() if place in wanted and place not in rows}
@@ -80,35 +84,61 @@ def run_study(
         # Seed by seed: a study that is stopped has whole tables. Other processes may finish parts meanwhile.
         for place, part in pending.items():
             if part.seed == seed and place not in rows:
+                try:
+                    hold_folder(out / place)
+                except BusyFolderError:
+                    continue
                 _finish(out / place, part, _rows(place, part, out, model, shared))
                 rows = _finished_parts(out, parts)
                 write_json(out / RESULTS_FILE, _in_order(parts, rows))
+    rows = _finished_parts(out, parts)
+    busy = [place for place in pending if place not in rows]
     ordered = _in_order(parts, rows)
-    write_json(out / RESULTS_FILE, ordered)
-    print(f"\n{len(rows)} of {len(parts)} parts\n\n{results_table(ordered)}\n")
-    results = load_results(out)
-    print(*write_figures(results, out), write_page(results, out), sep="\n")
+    if ordered:
+        write_json(out / RESULTS_FILE, ordered)
+        print(f"\n{len(rows)} of {len(parts)} parts\n\n{results_table(ordered)}\n")
+        results = load_results(out)
+        print(*write_figures(results, out), write_page(results, out), sep="\n")
+    if busy:
+        raise UserError(
+            f"Another process is at work on {', '.join(busy)} in {out}; all else is done. Wait until it has ended, "
+            "and run the same command again to have these parts in the results."
+        )
     return ordered
 
 
-def plan_study(study_file: Path | str, overrides: Mapping[str, Any] | None = None, only: Sequence[str] = ()) -> Plan:
+def plan_study(
+    study_file: Path | str,
+    overrides: Mapping[str, Any] | None = None,
+    only: Sequence[str] = (),
+    finished: Path | str | None = None,
+    out: Path | str | None = None,
+) -> Plan:
     """What a study, or some parts of it, trains; loads no weights, writes nothing and needs no device.
 
-    Raises `UserError` for a file that is missing or wrong and for a part that the study does not have.
+    Parts that are finished in `out`, or would be taken over from `finished`, are named and not counted. Raises
+    `UserError` for a file that is missing or wrong and for a part that the study does not have.
     """
     study_file = Path(study_file)
     study = parse_config(StudySpec, merge(load_yaml(study_file), overrides or {}), source=str(study_file))
     parts = _parts(study, study_file.parent, load_yaml(study_file.parent / study.spec), any_device=True)
     wanted = _wanted(parts, only)
-    plans = {place: plan_runs(part.runs) for place, part in parts.items() if place in wanted}
-    lines = [
+    done = {} if finished is None else dict.fromkeys(_earlier(Path(finished), parts), f"taken over from {finished}")
+    done |= {} if out is None else dict.fromkeys(_finished_parts(Path(out), parts), f"finished in {out}")
+    done = {place: how for place, how in done.items() if place in wanted}
+    plans = {place: plan_runs(part.runs) for place, part in parts.items() if place in wanted and place not in done}
+    lines = [f"{place}: {done[place]}" for place in parts if place in done]
+    if not plans:
+        return Plan("\n".join([*lines, "nothing is left to train"]))
+    lines += [
         f"{place}: {', '.join(run.variant for run in parts[place].runs)}; {duration_text(plan.seconds)} of training, "
         f"{size_text(plan.peak_bytes or 0.0)} at most{'' if plan.fits else ': DOES NOT FIT'}; "
         f"{len(parts[place].variants)} evaluations"
         for place, plan in plans.items()
     ]
     whole = one_after_another(list(plans.values()), "")
-    lines.append(f"all {len(plans)} parts: {duration_text(whole.seconds)} of training; evaluating comes on top")
+    which = "the other" if done else "all"
+    lines.append(f"{which} {len(plans)} parts: {duration_text(whole.seconds)} of training; evaluating comes on top")
     return replace(whole, text="\n".join(lines))
 
 
@@ -217,7 +247,6 @@ def _rows(
     place: str, part: _Part, out: Path, model: Any, shared: dict[tuple[str, str], HookData]
 ) -> list[dict[str, Any]]:
     """Train and evaluate the runs of one part."""
-    hold_folder(out / place)
     # Activations do not depend on the setting.
     given = _model_for(part, model)
     folders = train_runs(part.runs, out / place / "train", given, out / "activations", renew=True)

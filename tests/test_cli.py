@@ -1,3 +1,4 @@
+import errno
 import json
 from pathlib import Path
 
@@ -26,10 +27,12 @@ def test_the_help_has_examples_and_exit_codes(capsys):
 @pytest.mark.parametrize(
     ("command", "parts"),
     [
-        ("demo", ["--out", "default: runs/demo", "no network and no GPU"]),
+        ("demo", ["--out", "default: runs/demo", "no network and no GPU", "a baseline and the recipe, run5"]),
         ("train", ["TARGET.yaml", "VARIANT.yaml", "--set KEY=VALUE", "keys of training:", "lr (default: 0.0003)"]),
         ("eval", ["SPEC.yaml", "--sae DIR", "--release", "--sae-id", "retain_gate (default: 0.99)"]),
-        ("report", ["DIR", "--out folder"]),
+        ("search", ["--set 'space={sae.k: {choices: [4, 8]}}'"]),
+        ("sweep", ["--set 'grid={sae.k: [4, 8]}'"]),
+        ("report", ["DIR", "--out folder of demo, train, eval, study, search or sweep"]),
     ],
 )
 def test_every_command_explains_itself(capsys, command, parts):
@@ -76,6 +79,35 @@ def test_a_defect_is_not_dressed_up_as_a_mistake_of_the_user(monkeypatch, tmp_pa
 
     monkeypatch.setattr(commands, "report", fail)
     with pytest.raises(ZeroDivisionError):
+        main(["report", str(tmp_path)])
+
+
+def test_a_path_that_cannot_be_used_is_a_mistake_of_the_user(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    name = "x" * 300
+    for arguments in (["train", name, "v.yaml", "--out", "out"], ["report", name], ["demo", "--out", name]):
+        assert main(arguments) == 2
+        said = capsys.readouterr().err
+        assert said == f"sae-lens-contrastive: {name}: File name too long. Give a path that can be used.\n"
+    assert list(tmp_path.iterdir()) == []
+
+    def fail(_options):
+        raise PermissionError(errno.EACCES, "Permission denied", "locked/target.yaml")
+
+    monkeypatch.setattr(commands, "train", fail)
+    assert main(["train", "locked/target.yaml", "v.yaml"]) == 2
+    assert "locked/target.yaml: Permission denied. Give a path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "Input/output error", "a"), PermissionError(errno.EPERM, "Operation not permitted")]
+)
+def test_an_error_of_the_system_that_names_no_such_path_stays_what_it_is(monkeypatch, tmp_path, error):
+    def fail(_options):
+        raise error
+
+    monkeypatch.setattr(commands, "report", fail)
+    with pytest.raises(OSError, match=error.strerror):
         main(["report", str(tmp_path)])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sae_lens_contrastive.cli.edits import sae_name
+from sae_lens_contrastive.cli.edits import sae_name, trained_seed
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, usable_folder
 from sae_lens_contrastive.runs import claim_folder
@@ -84,15 +84,15 @@ def evaluate(options: argparse.Namespace) -> Any:
             )
     if not options.sae and not options.release and not options.ensemble:
         raise UserError("Give at least one SAE: --sae DIR, --release R --sae-id I, or --ensemble NAME DIR DIR.")
-    saes = {
-        **{sae_name(path): SaeUnderTest(variant=sae_name(path), path=path) for path in options.sae},
-        **{
-            f"{release}_{sae_id}".replace("/", "_"): SaeUnderTest(variant=sae_id, release=release, sae_id=sae_id)
-            for release, sae_id in zip(options.release, options.sae_id, strict=True)
-        },
-        **{name: SaeUnderTest(variant=name, members=tuple(map(Path, dirs))) for name, *dirs in options.ensemble},
-    }
-    if len(saes) < len(options.sae) + len(options.release) + len(options.ensemble):
+    given = [(sae_name(path), {"seed": trained_seed(path), "path": path}) for path in options.sae]
+    # Ids repeat between releases.
+    given += [
+        (f"{release}_{sae_id}".replace("/", "_"), {"release": release, "sae_id": sae_id})
+        for release, sae_id in zip(options.release, options.sae_id, strict=True)
+    ]
+    given += [(name, {"members": tuple(map(Path, dirs))}) for name, *dirs in options.ensemble]
+    saes = {name: SaeUnderTest(variant=name, **where) for name, where in given}
+    if len(saes) < len(given):
         raise UserError("Two of the SAEs have the same name. Evaluate them into different folders.")
     claim_folder(options.out, "eval", {"spec": spec.model_dump(mode="json")})
     results = evaluate_saes(spec, saes, options.out, cache=options.cache)
@@ -108,7 +108,7 @@ def study(options: argparse.Namespace) -> Any:
 
     overrides = parse_overrides(options.set)
     if options.dry_run:
-        return _told(plan_study(options.study, overrides, options.only))
+        return _told(plan_study(options.study, overrides, options.only, options.finished, options.out))
     if options.out is None:
         raise UserError("Give a folder for the study with --out, or see the plan with --dry-run.")
     return run_study(options.study, options.out, overrides, options.only, options.finished)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_lens_contrastive.errors import UserError
+from sae_lens_contrastive.files import read_json
 
 if TYPE_CHECKING:
     from sae_lens_contrastive.forget_edit import ForgetEdit
@@ -67,12 +68,28 @@ def model_of(name: str | None, options: argparse.Namespace, named: str = "edit")
 
 
 def _check_one_sae(options: argparse.Namespace) -> None:
+    from sae_lens_contrastive.models import check_device
+
     n_names = (options.release is not None) + (options.sae_id is not None)
     if n_names != (2 if options.sae is None else 0):
         raise UserError("Give one SAE: --sae DIR, or --release R --sae-id I.")
+    # An SAE that is loaded to a device that is not there looks damaged.
+    check_device(options.device)
 
 
 def sae_name(path: Path) -> str:
     """Name of an SAE folder; the folder `sae` of a training run takes the name of the run."""
     path = path.resolve()
     return path.parent.name if path.name == "sae" else path.name
+
+
+def trained_seed(path: Path) -> int:
+    """Seed of the training run that an SAE folder is part of; 0 for any other, whose seed is not known."""
+    from sae_lens_contrastive.report.results import SUMMARY_FILE
+    from sae_lens_contrastive.report.saved_rows import checked_summary
+
+    summary = path.resolve().parent / SUMMARY_FILE
+    try:
+        return checked_summary(read_json(summary), summary)["seed"]
+    except UserError:
+        return 0

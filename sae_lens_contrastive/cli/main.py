@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from sae_lens_contrastive.distributed import launched_rank, launched_ranks
 from sae_lens_contrastive.errors import LostRankError, UserError, shortened
 from sae_lens_contrastive.files import strict_json
 from sae_lens_contrastive.runs import nothing_left_if_refused
+
+_USELESS_PATH = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3
     except UserError as error:
         print(f"{says}: {shortened(str(error))}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        # Paths come from anywhere, and whatever asks for one may meet these.
+        if error.filename is None or error.errno not in _USELESS_PATH:
+            raise
+        said = f"{error.filename}: {error.strerror}. Give a path that can be used."
+        print(f"{says}: {shortened(said)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{says}: interrupted. Run the same command again to go on.", file=sys.stderr)

@@ -42,7 +42,8 @@ def add_study(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
     study.add_argument(
         "--dry-run",
         action="store_true",
-        help="print the parts, with memory and time of their training, and run none; needs no device and no --out",
+        help="print the parts, which of them are finished, memory and time of training the others, and run none; "
+        "needs no device and no --out",
     )
     study.set_defaults(run=commands.study)
 
@@ -60,7 +61,14 @@ def add_search(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=RAW,
     )
     search.add_argument("search", metavar="SEARCH.yaml", help="run, evaluation and what is varied")
-    search.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key of the search")
+    search.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="change a key of the search; keys of space have dots of their own: "
+        "--set 'space={sae.k: {choices: [4, 8]}}'",
+    )
     search.add_argument("--out", type=Path, help="folder for the trials, pareto.json and its figure")
     search.add_argument(
         "--dry-run",
@@ -85,7 +93,14 @@ def add_sweep(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
         formatter_class=RAW,
     )
     sweep.add_argument("sweep", metavar="SWEEP.yaml", help="runs, evaluation, what is varied, and what a job takes")
-    sweep.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a key of the sweep")
+    sweep.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="change a key of the sweep; keys of grid and search.space have dots of their own: "
+        "--set 'grid={sae.k: [4, 8]}'",
+    )
     sweep.add_argument("--out", type=Path, help="folder for the jobs and the results; on a cluster, on shared storage")
     sweep.add_argument(
         "--ray-address",

@@ -17,7 +17,7 @@ _DESCRIPTION = "Train sparse autoencoders for knowledge unlearning, and measure 
 _EXAMPLES = """\
 examples:
   sae-lens-contrastive demo --out runs/demo
-      everything on the embedded model: train a baseline and a contrastive SAE, evaluate both, draw the figures
+      everything on the embedded model: train a baseline and the recipe, run5, evaluate both, draw the figures
   sae-lens-contrastive train configs/targets/smollm2.yaml configs/variants/contrastive.yaml --set seed=1 --out runs/mine
       a run is a target (model, hook, corpora) and a variant (loss terms); each variant gets its folder under --out
   torchrun --nproc-per-node 2 -m sae_lens_contrastive train configs/targets/smollm2.yaml configs/variants/run0.yaml \\
@@ -83,7 +83,7 @@ def _add_demo(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
     demo = subparsers.add_parser(
         "demo",
         help="train and evaluate two SAEs on the embedded model",
-        description="Train a baseline and a contrastive SAE on SmolLM2-135M-Instruct, make it forget countries, and "
+        description="Train a baseline and the recipe, run5, on SmolLM2-135M-Instruct, make it forget countries, and "
         "show what it forgot and kept. Needs no network and no GPU. Run again, it goes on where it stopped.",
     )
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for the results (default: runs/demo)")
@@ -221,7 +221,9 @@ def _add_push(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
     push.add_argument("--sae", metavar="DIR", type=Path, action="append", default=[], help="folder of a saved SAE")
     push.add_argument("--eval", metavar="DIR", type=Path, required=True, help="the --out folder of their evaluation")
     push.add_argument("--repo", metavar="OWNER/NAME", required=True, help="repository; it is created if need be")
-    push.add_argument("--private", action="store_true", help="make a new repository private")
+    push.add_argument(
+        "--private", action="store_true", help="make a new repository private; one that is there must be so"
+    )
     push.add_argument(
         "--dry-run", action="store_true", help="write what would be uploaded to --out, and upload nothing"
     )
@@ -236,7 +238,9 @@ def _add_report(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         description="Print the tables of a folder's results.json, draw the figures of it and of every training below "
         "the folder, and write report.html: all of it on one page that needs no network.",
     )
-    report.add_argument("folder", metavar="DIR", type=Path, help="the --out folder of any other command")
+    report.add_argument(
+        "folder", metavar="DIR", type=Path, help="the --out folder of demo, train, eval, study, search or sweep"
+    )
     report.add_argument("--wandb-project", metavar="NAME", help="log table, figures, page and files to W&B as well")
     report.add_argument("--wandb-entity", metavar="NAME", help="user or team of the project (default: your own)")
     report.set_defaults(run=commands.report)

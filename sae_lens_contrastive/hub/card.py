@@ -6,6 +6,7 @@ import html
 import json
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -44,7 +45,9 @@ def model_card(publications: Mapping[str, Publication], repo_id: str) -> str:
     """Text of the card, with the metadata that the hub reads; whatever comes from results is written as plain text."""
     models = dict.fromkeys(str(_metadata(p).get("model_name")) for p in publications.values())
     # The hub knows a base model by owner and name; any other is in the text.
-    base = [name for name in models if name.count("/") == 1 and not name.startswith((".", "/"))]
+    base = [
+        name for name in models if name.count("/") == 1 and not name.startswith((".", "/")) and not Path(name).is_dir()
+    ]
     data = ModelCardData(library_name="saelens", base_model=base or None, tags=_TAGS)
     domains = ", ".join(dict.fromkeys(plain(p.result.forget_domain) for p in publications.values()))
     sections = [

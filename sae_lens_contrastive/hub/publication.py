@@ -16,7 +16,7 @@ from sae_lens_contrastive.forget_edit import ForgetEdit, load_forget_edit
 from sae_lens_contrastive.training import RunConfig
 from sae_lens_contrastive.training.train import CONFIG_FILE
 from sae_lens_contrastive.unlearning import SaeUnderTest, UnlearningResult
-from sae_lens_contrastive.unlearning.evaluate import FORGET_EDITS_FOLDER, SAEBENCH_FOLDER
+from sae_lens_contrastive.unlearning.saved_results import FORGET_EDITS_FOLDER, SAEBENCH_FOLDER
 from sae_lens_contrastive.unlearning.subject import SaeFacts, check_sae
 
 

@@ -27,9 +27,9 @@ def push(folder: Path, repo_id: str, *, private: bool = False) -> str:
     """Upload a folder that `write_repository` made to `repo_id`, which is created if it is not there, and return its
     address.
 
-    A model card that is there already is kept: it may speak of more than these SAEs. A file of an earlier push that one
-    of these SAEs has no longer, such as its forget edit, is deleted. Raises `UserError` without a token and for
-    whatever the hub refuses.
+    A model card that is there already is kept, which is printed: it may speak of more than these SAEs. A file of an
+    earlier push that one of these SAEs has no longer, such as its forget edit, is deleted. Raises `UserError` without a
+    token, for a repository that is there and public if `private` is asked for, and for whatever the hub refuses.
     """
     check_repo_id(repo_id)
     if get_token() is None:
@@ -37,7 +37,13 @@ def push(folder: Path, repo_id: str, *, private: bool = False) -> str:
     saes = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
     api = HfApi()
     try:
-        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        # None leaves a new repository to the default of its owner, which may be private.
+        url = api.create_repo(repo_id, private=private or None, exist_ok=True)
+        if private and not api.repo_info(repo_id).private:
+            raise UserError(
+                f"{repo_id} is there and public; --private makes only a new repository private. Nothing was uploaded. "
+                "Make it private in its settings on the hub, or give another one with --repo."
+            )
         upload_saes_to_huggingface(dict(saes), repo_id, add_default_readme=False)
         kept = [CARD_FILE] if api.file_exists(repo_id, CARD_FILE) else []
         api.upload_folder(
@@ -48,6 +54,12 @@ def push(folder: Path, repo_id: str, *, private: bool = False) -> str:
             delete_patterns=_lacking(saes),
             commit_message=f"Add evaluations and forget edits of {', '.join(saes)}",
         )
+        if kept:
+            print(
+                f"{CARD_FILE} of {repo_id} is kept as it is; push with --dry-run --out DIR writes the new one to DIR."
+            )
+    except UserError:
+        raise
     # The hub client raises errors of its HTTP library, which differs between its versions.
     except Exception as error:
         raise UserError(

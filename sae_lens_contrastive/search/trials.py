@@ -12,7 +12,7 @@ from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.models import check_hook, load_model
 from sae_lens_contrastive.search.spec import Search, Value, with_values
 from sae_lens_contrastive.training import load_summary, train_runs
-from sae_lens_contrastive.unlearning import SaeUnderTest
+from sae_lens_contrastive.unlearning import SaeUnderTest, check_spec
 from sae_lens_contrastive.unlearning.evaluate import select_frontier, selection_data
 from sae_lens_contrastive.unlearning.output import SettingResult
 from sae_lens_contrastive.unlearning.shared import UNEDITED_FOLDER, HookData
@@ -82,7 +82,8 @@ class TrialRunner:
     def run(self, number: int, params: Mapping[str, Any]) -> TrialRecord:
         """Train and measure one trial; a `UserError` makes it a failed one.
 
-        Raises `UserError` for what is no fault of the trial, such as a full disk: it can be run again.
+        Raises `UserError` for what is no fault of the trial, such as a full disk or a text that is gone: it can be run
+        again.
         """
         started = time.perf_counter()
         values, setting, failure = None, None, None
@@ -92,6 +93,9 @@ class TrialRunner:
             # With a cause it is the disk's or the hub's, which may do better the next time.
             if error.__cause__ is not None:
                 raise
+            # An input that has gone since the search began is no fault of the trial either.
+            self.search.run.check()
+            check_spec(self.search.spec)
             failure = str(error)
         return TrialRecord(
             number=number,

@@ -56,13 +56,13 @@ def evaluate_saes(
     """Evaluate SAEs and return their results in the given order.
 
     With `out`, each result is saved as `<name>.json` as soon as it is there, in SAEBench's format as
-    `saebench/<name>_eval_results.json`, the chosen edit as `forget_edits/<name>.json` for `apply_forget_edit` (not
-    of an intervention of one's own that is fitted on retain text), features and answers to look at as
+    `saebench/<name>_eval_results.json`, the chosen edit as `forget_edits/<name>.json` for `apply_forget_edit` (not of
+    an intervention of one's own that is fitted on retain text), features and answers to look at as
     `examples/<name>.json`, and all results as `results.json`, beside those of SAEs that were evaluated there before. A
-    saved result is used again if SAE, model, specification, data and package versions are the same. Answers under single settings are saved
-    as well, in `answers/<name>.json`, so that a killed evaluation goes on where it stopped. `model` spares loading
-    `spec.model`, which it must be; `shared` keeps what SAEs share from one call with this model to the next, by
-    specification and hook, and the folder `cache` from one process to another.
+    saved result is used again if SAE, model, specification, data and package versions are the same. Answers under
+    single settings are saved as well, in `answers/<name>.json`, so that a killed evaluation goes on where it stopped.
+    `model` spares loading `spec.model`, which it must be; `shared` keeps what SAEs share from one call with this model
+    to the next, by specification and hook, and the folder `cache` from one process to another.
 
     Raises `UserError`, before the model loads, for an input that cannot be read, a folder that cannot be written to and
     an SAE that cannot be loaded or edited or has weights that are not finite; after it, for a hook or width that the

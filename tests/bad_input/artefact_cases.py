@@ -172,6 +172,7 @@ DASHBOARDS = [
     BadInput("dashboard", "an edit and other features", f"{DASHBOARD} --edit forget_edit.json --features 1"),
     BadInput("dashboard", "a feature that the SAE lacks", f"{DASHBOARD} --features 8"),
     BadInput("dashboard", "a feature twice", f"{DASHBOARD} --features 1 1"),
+    BadInput("dashboard", "a device that is not there", f"{DASHBOARD} --features 1 --device cuda:99"),
     BadInput("dashboard", "no training beside the SAE", f"{DASHBOARD} --features 1"),
     BadInput("dashboard", "text that is not there", f"{DASHBOARD} --features 1 --text gone.txt"),
     BadInput("dashboard", "no context's worth of text", f"{DASHBOARD} --features 1 --text general.txt --max-tokens 9"),

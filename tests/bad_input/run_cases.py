@@ -53,6 +53,15 @@ CONFIGURATIONS = [
         "configuration", "an unknown architecture", TRAIN, {"target.yaml": _target(sae={"architecture": "topkk"})}
     ),
     BadInput("configuration", "an unknown loss term", TRAIN, {"v.yaml": {"sae": {"loss_terms": {"contrast": {}}}}}),
+    BadInput(
+        "configuration", "a list of architectures", TRAIN, {"target.yaml": _target(sae={"architecture": ["topk"]})}
+    ),
+    BadInput(
+        "configuration",
+        "a loss term that reserves more features than there are",
+        TRAIN,
+        {"v.yaml": {"sae": {"loss_terms": {"forget_margin": {"n_features": 100_000}}}}},
+    ),
     BadInput("configuration", "a negative dictionary", TRAIN, {"target.yaml": _target(sae={"d_sae": -8})}),
     BadInput("configuration", "a variant name that leaves the folder", TRAIN, {"v.yaml": {"variant": "../../home"}}),
     BadInput("configuration", "an unknown model", TRAIN, {"target.yaml": _target(model="gemma-3-2c")}),

@@ -66,5 +66,14 @@ def test_a_model_that_is_on_no_hub_is_no_base_model(model):
     assert "base_model" not in metadata
 
 
+def test_a_model_in_a_local_folder_is_no_base_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    card = model_card({"one": publication(model="checkpoints/llama-ft")}, "me/repo")
+    assert metadata_and_text(card)[0]["base_model"] == ["checkpoints/llama-ft"]
+    (tmp_path / "checkpoints/llama-ft").mkdir(parents=True)
+    card = model_card({"one": publication(model="checkpoints/llama-ft")}, "me/repo")
+    assert "base_model" not in metadata_and_text(card)[0]
+
+
 def test_plain_text_is_on_one_line():
     assert plain("a\n b|c_d*`") == "a b\\|c\\_d\\*\\`"

@@ -17,14 +17,16 @@ class FolderHub:
     def __init__(self, root):
         self.root = root
         self.private = None
+        self.private_by_default = False
 
     def repo_info(self, repo_id):
-        return SimpleNamespace(id=repo_id)
+        return SimpleNamespace(id=repo_id, private=self.private)
 
     def create_repo(self, repo_id, private, exist_ok):
         assert exist_ok
-        self.private = private
-        (self.root / repo_id).mkdir(parents=True, exist_ok=True)
+        if not (self.root / repo_id).is_dir():
+            self.private = self.private_by_default if private is None else private
+            (self.root / repo_id).mkdir(parents=True)
         return f"hub/{repo_id}"
 
     def file_exists(self, repo_id, name):

@@ -74,12 +74,34 @@ def test_a_dry_run_writes_the_folder_and_uploads_nothing(evaluated, hub, capsys)
     assert "variant: plain" in card.text
 
 
-def test_a_card_that_is_there_is_kept(evaluated, hub):
+def test_a_card_that_is_there_is_kept_and_that_is_said(evaluated, hub, capsys):
     assert main(PUSH) == 0
+    assert "is kept" not in capsys.readouterr().out
     card = hub.root / REPO / "README.md"
     card.write_text("mine")
     assert main(PUSH) == 0
     assert card.read_text() == "mine"
+    said = f"README.md of {REPO} is kept as it is; push with --dry-run --out DIR writes the new one to DIR."
+    assert said in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("private_by_default", [False, True])
+def test_without_private_a_new_repository_is_as_its_owner_has_it(evaluated, hub, private_by_default):
+    hub.private_by_default = private_by_default
+    assert main(PUSH) == 0
+    assert hub.private is private_by_default
+
+
+def test_what_is_to_be_private_is_not_uploaded_to_a_public_repository(evaluated, hub, capsys):
+    (hub.root / REPO).mkdir(parents=True)
+    hub.private = False
+    assert main([*PUSH, "--private"]) == 2
+    said = capsys.readouterr().err
+    assert f"{REPO} is there and public; --private makes only a new repository private. Nothing was uploaded." in said
+    assert files(hub.root) == set()
+    hub.private = True
+    assert main([*PUSH, "--private"]) == 0
+    assert files(hub.root / REPO) == FILES
 
 
 def test_a_config_beside_an_sae_that_is_not_of_its_training_stays_at_home(evaluated):

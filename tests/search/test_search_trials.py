@@ -43,6 +43,36 @@ def test_what_is_no_fault_of_a_trial_ends_the_search_and_the_trial_is_run_again(
     assert begun == ["000", "001", "001"]
 
 
+@pytest.mark.parametrize(
+    "reading",
+    [{"overrides": {"corpora": {"general": ["mine.txt"]}}}, {"spec_overrides": {"forget_corpora": ["mine.txt"]}}],
+    ids=["training", "evaluation"],
+)
+def test_a_text_that_is_gone_spends_no_trials(search_file, monkeypatch, reading):
+    text = Path("mine.txt")
+    text.write_text("A river flows on and on.\n")
+    search = resolve_search(search_file(n_trials=4, **reading))
+    for name in ("load_model", "check_hook", "selection_data"):
+        monkeypatch.setattr(trials_module, name, lambda *_args, **_kwargs: None)
+    begun = []
+
+    def fail(runs, *_others):
+        begun.append(runs[0].variant)
+        if len(begun) == 2:
+            text.unlink()
+        raise UserError("The batch of step 3 is not finite.")
+
+    monkeypatch.setattr(trials_module, "train_runs", fail)
+    with pytest.raises(UserError, match=r"No corpus at 'mine\.txt'"):
+        run_search(search, "out")
+    assert begun == ["000", "001"]
+    assert saved_errors() == ["The batch of step 3 is not finite."]
+    text.write_text("A river flows on and on.\n")
+    with pytest.raises(UserError, match="The first 3 trials failed"):
+        run_search(search, "out")
+    assert begun[2:] == ["001", "002"]
+
+
 def saved_errors():
     return [trial["error"] for trial in json.loads(Path("out/pareto.json").read_text())["trials"]]
 
