@@ -60,7 +60,7 @@ CONFIGURATIONS = [
         "configuration",
         "a loss term that reserves more features than there are",
         TRAIN,
-        {"v.yaml": {"sae": {"loss_terms": {"forget_margin": {"n_features": 100_000}}}}},
+        {"v.yaml": {"sae": {"loss_terms": {"forget_margin": {"coefficient": 1.0, "n_features": 100_000}}}}},
     ),
     BadInput("configuration", "a negative dictionary", TRAIN, {"target.yaml": _target(sae={"d_sae": -8})}),
     BadInput("configuration", "a variant name that leaves the folder", TRAIN, {"v.yaml": {"variant": "../../home"}}),
