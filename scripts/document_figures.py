@@ -37,8 +37,8 @@ def main() -> int:
         with mpl.rc_context({"svg.hashsalt": FIGURE.name}):
             figure = draw({name: found[name] for name in _COLOURS if found[name]})
             figure.savefig(FIGURE, metadata={"Date": None, "Description": drawn_from})
-    elif drawn_from not in FIGURE.read_text(encoding="utf-8"):
-        print(f"{FIGURE.name} was drawn from other results. Run python scripts/{Path(__file__).name}", file=sys.stderr)
+    elif not FIGURE.is_file() or drawn_from not in FIGURE.read_text(encoding="utf-8"):
+        print(f"{FIGURE.name} is missing or was drawn from other results. Run python scripts/{Path(__file__).name}", file=sys.stderr)
         return 1
     return 0
 

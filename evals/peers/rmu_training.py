@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
@@ -62,7 +62,7 @@ class RmuTrainer:
 
     def check(self, options: Rmu) -> None:
         """`UserError` if a step takes more sequences than a side has."""
-        most = min(len(side.tokens) for side in (self.forget, self.retain))
+        most = min(len(side.sequences.tokens) for side in (self.forget, self.retain))
         if options.n_sequences > most:
             raise UserError(f"n_sequences is {options.n_sequences}; the shorter side has {most} sequences.")
 
@@ -107,10 +107,10 @@ class RmuTrainer:
         ends = list(itertools.accumulate(len(contexts.tokens) for contexts in sources))
         rows = [range(start, end) for start, end in itertools.pairwise([0, *ends])]
         below, residual = map(torch.cat, zip(*read, strict=True))
-        return _Side(tokens, below, residual, rows)
+        return _Side(_Sequences(tokens, below, residual), rows)
 
     def _mean_norm(self) -> float:
-        return self.forget.residual.norm(dim=-1).mean().item()
+        return self.forget.sequences.residual.norm(dim=-1).mean().item()
 
     def _residual(
         self, tokens: Int[Tensor, "batch pos"], below: Float[Tensor, "batch pos d_model"]
@@ -126,11 +126,12 @@ class RmuTrainer:
             self.model.run_with_hooks(tokens, fwd_hooks=[(hook_name, see)], stop_at_layer=self.layer + 1)
         return seen[0][:, 1:]
 
-    def _batches(self, side: _Side, options: Rmu, generator: torch.Generator) -> Iterator[_Side]:
+    def _batches(self, side: _Side, options: Rmu, generator: torch.Generator) -> Iterator[_Sequences]:
         turns = itertools.cycle([_shuffled(rows, generator) for rows in side.rows_of_sources])
         while True:
             rows = torch.tensor([next(each) for each in itertools.islice(turns, options.n_sequences)])
-            yield _Side(side.tokens[rows], side.below[rows], side.residual[rows])
+            read = side.sequences
+            yield _Sequences(read.tokens[rows], read.below[rows], read.residual[rows])
 
 
 def _shuffled(rows: range, generator: torch.Generator) -> Iterator[int]:
@@ -140,11 +141,16 @@ def _shuffled(rows: range, generator: torch.Generator) -> Iterator[int]:
 
 
 @dataclass(frozen=True)
-class _Side:
+class _Sequences:
     tokens: Tensor
     below: Tensor
     """Residual stream below the first block that learns."""
     residual: Tensor
     """The unedited model's residual stream at the layer, position 0 left out."""
-    rows_of_sources: list[range] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Side:
+    sequences: _Sequences
+    rows_of_sources: list[range]
     """Rows of each source, which take turns."""
