@@ -38,7 +38,10 @@ def main() -> int:
             figure = draw({name: found[name] for name in _COLOURS if found[name]})
             figure.savefig(FIGURE, metadata={"Date": None, "Description": drawn_from})
     elif not FIGURE.is_file() or drawn_from not in FIGURE.read_text(encoding="utf-8"):
-        print(f"{FIGURE.name} is missing or was drawn from other results. Run python scripts/{Path(__file__).name}", file=sys.stderr)
+        print(
+            f"{FIGURE.name} is missing or was drawn from other results. Run python scripts/{Path(__file__).name}",
+            file=sys.stderr,
+        )
         return 1
     return 0
 
