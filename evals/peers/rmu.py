@@ -45,6 +45,7 @@ from sae_lens_contrastive.training.run_config import RunConfig, resolve_run
 from sae_lens_contrastive.unlearning import EvalSpec, check_spec
 from sae_lens_contrastive.unlearning.corpus import Contexts, packed_contexts
 from sae_lens_contrastive.unlearning.measures import WeightEdit
+from sae_lens_contrastive.unlearning.output import UnlearningResult
 from sae_lens_contrastive.unlearning.shared import UNEDITED_FOLDER, HookData
 from sae_lens_contrastive.unlearning.spec import CHARACTERS_PER_TOKEN, EvalInputs
 from sae_lens_contrastive.unlearning.weight_edits import WeightCandidate, answer_with_weights, evaluate_weights
@@ -131,7 +132,12 @@ def _rows(out: Path, run: RunConfig, layer: int, grid: list[Rmu], data: HookData
     tried = answer_with_weights("rmu", candidates(), data)
     rows: list[dict[str, Any]] = []
     for name, gate in {"rmu": data.spec.retain_gate, "rmu-ungated": 0.0}.items():
-        result = evaluate_weights(name, tried, data, out, seed=run.seed, retain_gate=gate)
+        saved = out / f"{name}.json"
+        result = (
+            parse_config(UnlearningResult, read_json(saved), source=str(saved))
+            if saved.is_file()
+            else evaluate_weights(name, tried, data, out, seed=run.seed, retain_gate=gate)
+        )
         chosen = None if result.setting is None else seconds[result.frontier.index(result.setting)]
         rows.append({**result.model_dump(mode="json"), "train_seconds": chosen})
     write_json(out / RESULTS_FILE, rows)

@@ -212,3 +212,26 @@ def test_a_seed_that_is_stopped_goes_on_with_the_weights_it_has(rmu, tmp_path, m
     assert trained == [50, 100, 100]
     assert resumed == run(tmp_path / "whole")
     assert not list((tmp_path / "stopped").rglob("candidate*"))
+
+
+def test_a_seed_that_is_stopped_between_its_evaluations_keeps_the_first(rmu, tmp_path, monkeypatch):
+    given = [*FILES, "--grid", made_grid(tmp_path), "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["rmu", *map(str, given)])
+    evaluate, evaluated = rmu.evaluate_weights, []
+
+    def watched(name, *args, **kwargs):
+        evaluated.append(name)
+        if evaluated == ["rmu", "rmu-ungated"]:
+            raise KeyboardInterrupt
+        return evaluate(name, *args, **kwargs)
+
+    monkeypatch.setattr(rmu, "evaluate_weights", watched)
+    with pytest.raises(KeyboardInterrupt):
+        rmu.main()
+    first = json.loads((tmp_path / "out/seed0/rmu.json").read_text())
+    rmu.main()
+    assert evaluated == ["rmu", "rmu-ungated", "rmu-ungated"]
+    rows = json.loads((tmp_path / "out/results.json").read_text())
+    assert rows[0] | first == rows[0]
+    assert rows[0]["train_seconds"] > 0
+    assert rows[1]["retain_gate"] == 0
