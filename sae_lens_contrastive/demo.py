@@ -11,8 +11,7 @@ from sae_lens_contrastive.config import load_yaml, parse_config
 from sae_lens_contrastive.files import write_json
 from sae_lens_contrastive.packaged import packaged_file
 from sae_lens_contrastive.report import load_results, results_table, write_figures, write_page
-from sae_lens_contrastive.report.results import RESULTS_FILE
-from sae_lens_contrastive.runs import claim_folder
+from sae_lens_contrastive.runs import RESULTS_FILE, claim_folder
 from sae_lens_contrastive.training import RunConfig, load_summary, resolve_runs, train_runs
 from sae_lens_contrastive.training.plan import Plan, plan_runs
 from sae_lens_contrastive.unlearning import EvalSpec, SaeUnderTest, check_spec, evaluate_saes

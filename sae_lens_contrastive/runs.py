@@ -13,6 +13,7 @@ from sae_lens_contrastive.errors import BusyFolderError, UserError
 from sae_lens_contrastive.files import made_once, read_json, usable_folder, write_json
 
 RUN_FILE = "run.json"
+RESULTS_FILE = "results.json"
 LOCK_FILE = ".lock"
 
 _held: dict[Path, FileLock] = {}

@@ -14,9 +14,8 @@ from sae_lens_contrastive.errors import BusyFolderError, ConfigError, UserError
 from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.models import load_model
 from sae_lens_contrastive.report import load_results, results_table, write_figures, write_page
-from sae_lens_contrastive.report.results import RESULTS_FILE
 from sae_lens_contrastive.report.saved_rows import checked_rows
-from sae_lens_contrastive.runs import claim_folder, hold_folder
+from sae_lens_contrastive.runs import RESULTS_FILE, claim_folder, hold_folder
 from sae_lens_contrastive.study_spec import PLAIN, StudySpec
 from sae_lens_contrastive.training import RunConfig, input_key, load_summary, resolve_runs, train_runs
 from sae_lens_contrastive.training.plan import Plan, duration_text, one_after_another, plan_runs, size_text

@@ -39,8 +39,7 @@ from sae_lens_contrastive.kept_tensors import kept_tensors
 from sae_lens_contrastive.models import load_model
 from sae_lens_contrastive.models.digest import model_content
 from sae_lens_contrastive.report import results_table
-from sae_lens_contrastive.report.results import RESULTS_FILE
-from sae_lens_contrastive.runs import claim_folder, nothing_left_if_refused
+from sae_lens_contrastive.runs import RESULTS_FILE, claim_folder, nothing_left_if_refused
 from sae_lens_contrastive.training.run_config import RunConfig, resolve_run
 from sae_lens_contrastive.unlearning import EvalSpec, check_spec
 from sae_lens_contrastive.unlearning.corpus import Contexts, packed_contexts

@@ -13,8 +13,8 @@ from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json
 from sae_lens_contrastive.report.saved_rows import checked_records, checked_rows, checked_summary
 from sae_lens_contrastive.report.tracker_records import TrackerRecords, load_trackers
+from sae_lens_contrastive.runs import RESULTS_FILE
 
-RESULTS_FILE = "results.json"
 HISTORY_FILE = "history.json"
 SUMMARY_FILE = "summary.json"
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import wandb
 
-from sae_lens_contrastive.report.results import RESULTS_FILE, SavedResults, setting_of
+from sae_lens_contrastive.report.results import SavedResults, setting_of
+from sae_lens_contrastive.runs import RESULTS_FILE
 from sae_lens_contrastive.wandb_session import open_wandb_run, record_table
 
 # An artefact's name is more limited than a folder's.

@@ -10,7 +10,7 @@ from typing import Any
 
 from sae_lens_contrastive.files import write_json
 from sae_lens_contrastive.report.pareto import PARETO_FILE
-from sae_lens_contrastive.report.results import RESULTS_FILE
+from sae_lens_contrastive.runs import RESULTS_FILE
 from sae_lens_contrastive.search.proposals import OBJECTIVES
 from sae_lens_contrastive.search.trials import Objectives, best_tradeoff
 from sae_lens_contrastive.sweep.jobs import Job, JobResult

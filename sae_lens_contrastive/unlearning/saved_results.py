@@ -13,6 +13,7 @@ from sae_lens_contrastive.files import read_json, write_json
 from sae_lens_contrastive.forget_edit import ForgetEdit, save_forget_edit
 from sae_lens_contrastive.forget_edit.edit import directions
 from sae_lens_contrastive.interventions import FittedGated
+from sae_lens_contrastive.runs import RESULTS_FILE
 from sae_lens_contrastive.unlearning.output import Provenance, UnlearningResult
 from sae_lens_contrastive.unlearning.saebench_output import saebench_output
 from sae_lens_contrastive.unlearning.shared import HookData
@@ -20,7 +21,6 @@ from sae_lens_contrastive.unlearning.spec import EvalSpec
 from sae_lens_contrastive.unlearning.subject import SaeFacts, SaeUnderTest
 from sae_lens_contrastive.unlearning.sweep import SweptSetting
 
-RESULTS_FILE = "results.json"
 SAEBENCH_FOLDER = "saebench"
 FORGET_EDITS_FOLDER = "forget_edits"
 
