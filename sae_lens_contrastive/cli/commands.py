@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sae_lens_contrastive.cli.edits import sae_name, trained_seed
 from sae_lens_contrastive.errors import UserError
 from sae_lens_contrastive.files import read_json, usable_folder
-from sae_lens_contrastive.runs import claim_folder
+from sae_lens_contrastive.runs import RESULTS_FILE, claim_folder
 
 if TYPE_CHECKING:
     from sae_lens_contrastive.training.plan import Plan
@@ -178,7 +178,6 @@ def report(options: argparse.Namespace) -> Any:
     """Tables, figures and a page from what is saved."""
     from sae_lens_contrastive.report import load_results
     from sae_lens_contrastive.report.pareto import PARETO_FILE
-    from sae_lens_contrastive.runs import RESULTS_FILE
 
     # One that is not there is said by what reads it, and not made.
     if options.folder.is_dir():
@@ -205,7 +204,6 @@ def _reported(folder: Path) -> dict[str, Any]:
     """Rows, figures and page of a folder; the rows of a search are its trials."""
     from sae_lens_contrastive.report import load_results, measures_table, results_table, write_figures, write_page
     from sae_lens_contrastive.report.pareto import PARETO_FILE, front_table, write_pareto_front
-    from sae_lens_contrastive.runs import RESULTS_FILE
 
     figures = []
     if (folder / PARETO_FILE).is_file():
