@@ -157,11 +157,13 @@ def _table(title: str, named: dict[str, list[Row]], cells: dict[str, Cell]) -> l
 
 
 def _text(values: list[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known or len(known) < len(values):
+    """Mean and interval; of how many seeds where not every one has an edit to measure."""
+    known = tuple(value for value in values if value is not None)
+    if not known:
         return "-"
-    mean = Spread(tuple(known)).mean
-    return Spread(tuple(known)).text("{:.0f}" if abs(mean) >= 20 else "{:.4f}" if abs(mean) < 0.05 else "{:.3f}")
+    mean = Spread(known).mean
+    text = Spread(known).text("{:.0f}" if abs(mean) >= 20 else "{:.4f}" if abs(mean) < 0.05 else "{:.3f}")
+    return text if len(known) == len(values) else f"{text} ({len(known)} seeds)"
 
 
 def _random_features(label: str, rows: list[Row], n_cells: int) -> str:
