@@ -1,5 +1,6 @@
-"""Draw the documents' figure from the committed results of the recipe; with --check only see what it was drawn from."""
+"""Draw the documents' figure from the committed results of the recipe."""
 
+import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -30,8 +31,11 @@ _PANEL_INCHES = 2.2
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only see whether it was drawn from these results")
+    check = parser.parse_args().check
     drawn_from = " ".join(f"{path.name} {file_sha256(path)}" for path in (RECIPE, RMU))
-    if "--check" not in sys.argv:
+    if not check:
         found = methods(json.loads(RECIPE.read_text(encoding="utf-8")))
         # matplotlib names the parts of a drawing at random unless told by what.
         with mpl.rc_context({"svg.hashsalt": FIGURE.name}):

@@ -1,8 +1,9 @@
-"""Write the documents' tables from the committed results they name; with --check only compare.
+"""Write the documents' tables from the committed results they name.
 
 A marker names a file, and with `#` one of several tables of it.
 """
 
+import argparse
 import json
 import re
 import sys
@@ -23,15 +24,18 @@ TABLE = re.compile(r"<!-- table: (\S+) -->\n(.*?)<!-- end of table -->", re.DOTA
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only compare, and fail where a table differs")
+    check = parser.parse_args().check
     differing = []
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         wanted = TABLE.sub(lambda match: f"<!-- table: {match[1]} -->\n{_table(match[1])}<!-- end of table -->", text)
         if wanted != text:
             differing.append(document)
-            if "--check" not in sys.argv:
+            if not check:
                 document.write_text(wanted, encoding="utf-8")
-    if differing and "--check" in sys.argv:
+    if differing and check:
         for document in differing:
             print(f"{document.name}: a table differs from its results. Run {_SELF}", file=sys.stderr)
         return 1
