@@ -233,5 +233,5 @@ def test_a_seed_that_is_stopped_between_its_evaluations_keeps_the_first(rmu, tmp
     assert evaluated == ["rmu", "rmu-ungated", "rmu-ungated"]
     rows = json.loads((tmp_path / "out/results.json").read_text())
     assert rows[0] | first == rows[0]
-    assert rows[0]["train_seconds"] > 0
+    assert rows[0]["train_seconds"] is not None
     assert rows[1]["retain_gate"] == 0
