@@ -116,6 +116,8 @@ def _rows(out: Path, run: RunConfig, layer: int, grid: list[Rmu], data: HookData
         # Left by a process that was killed between the results and the end.
         shutil.rmtree(out / CANDIDATES_FOLDER, ignore_errors=True)
         return read_json(out / RESULTS_FILE)
+    gates = {"rmu": data.spec.retain_gate, "rmu-ungated": 0.0}
+    kept = {name: _evaluated(out / f"{name}.json") for name in gates}
     texts = (_contexts(run, data.model, grid, side) for side in ("forget", "retain"))
     trainer = RmuTrainer(data.model, layer, *texts)
     for each in grid:
@@ -130,18 +132,17 @@ def _rows(out: Path, run: RunConfig, layer: int, grid: list[Rmu], data: HookData
 
     tried = answer_with_weights("rmu", candidates(), data)
     rows: list[dict[str, Any]] = []
-    for name, gate in {"rmu": data.spec.retain_gate, "rmu-ungated": 0.0}.items():
-        saved = out / f"{name}.json"
-        result = (
-            parse_config(UnlearningResult, read_json(saved), source=str(saved))
-            if saved.is_file()
-            else evaluate_weights(name, tried, data, out, seed=run.seed, retain_gate=gate)
-        )
+    for name, gate in gates.items():
+        result = kept[name] or evaluate_weights(name, tried, data, out, seed=run.seed, retain_gate=gate)
         chosen = None if result.setting is None else seconds[result.frontier.index(result.setting)]
         rows.append({**result.model_dump(mode="json"), "train_seconds": chosen})
     write_json(out / RESULTS_FILE, rows)
     shutil.rmtree(out / CANDIDATES_FOLDER, ignore_errors=True)
     return rows
+
+
+def _evaluated(saved: Path) -> UnlearningResult | None:
+    return parse_config(UnlearningResult, read_json(saved), source=str(saved)) if saved.is_file() else None
 
 
 def _trained(trainer: RmuTrainer, options: Rmu, seed: int, file: Path) -> tuple[WeightEdit, float]:

@@ -235,3 +235,15 @@ def test_a_seed_that_is_stopped_between_its_evaluations_keeps_the_first(rmu, tmp
     assert rows[0] | first == rows[0]
     assert rows[0]["train_seconds"] is not None
     assert rows[1]["retain_gate"] == 0
+
+
+def test_a_damaged_result_is_refused_before_anything_is_trained(rmu, tmp_path, monkeypatch):
+    given = [*FILES, "--grid", made_grid(tmp_path), "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["rmu", *map(str, given)])
+    rmu.main()
+    (tmp_path / "out/seed0/results.json").unlink()
+    damaged = tmp_path / "out/seed0/rmu-ungated.json"
+    damaged.write_text('{"name": "rmu-ungated"}')
+    monkeypatch.setattr(rmu, "RmuTrainer", lambda *_args: pytest.fail("training began"))
+    with pytest.raises(UserError, match=r"rmu-ungated\.json"):
+        rmu.main()
